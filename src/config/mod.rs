@@ -1,0 +1,3 @@
+//! A site directory's text becomes a [`site::Site`]; reads files, changes nothing.
+
+pub mod site;

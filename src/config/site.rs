@@ -1,0 +1,160 @@
+//! A site, valid by construction: every value resolved, every reference checked.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
+
+/// One gateway's whole description.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Site {
+    /// Short name of the site.
+    pub name: SiteName,
+    /// What it is, for people.
+    pub description: String,
+    /// DNS domain that guests' names are completed with.
+    pub domain: String,
+    /// Name servers of the guests; empty: they resolve from their hosts file alone.
+    pub dns: Vec<IpAddr>,
+    /// Time servers, names or addresses.
+    pub ntp: Vec<String>,
+    /// Public keys (lines of authorized_keys) that may log in as root on every guest.
+    pub admin_keys: Vec<String>,
+    /// In the order of the site file.
+    pub networks: Vec<Network>,
+    /// In the order of the site file's list; else sorted by name.
+    pub guests: Vec<Guest>,
+    /// Where the site's files are.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+impl Site {
+    /// The guest of that name.
+    pub fn guest(&self, name: &GuestName) -> Option<&Guest> {
+        self.guests.iter().find(|g| g.name == *name)
+    }
+
+    /// The network of that name.
+    pub fn network(&self, name: &NetworkName) -> Option<&Network> {
+        self.networks.iter().find(|n| n.name == *name)
+    }
+
+    /// Whether the whole site lives in a network namespace of its own; checking has made sure that either all networks
+    /// are rehearsed or none.
+    pub fn rehearsed(&self) -> bool {
+        self.networks.iter().any(|n| n.mode == NetworkMode::Rehearsal)
+    }
+}
+
+/// A network that guests are on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Network {
+    /// Name in the site's files.
+    pub name: NetworkName,
+    /// What it is joined to.
+    pub mode: NetworkMode,
+    /// The bridge on the host (or in the site's namespace).
+    pub bridge: IfName,
+    /// The interface that joins a `bridge` network to the world; none if the bridge is the administrator's own.
+    pub uplink: Option<IfName>,
+    /// The network's addresses.
+    pub subnet: IpNet,
+    /// The guests' default gateway. In `nat` and `rehearsal` mode the host's bridge has this address.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What a network is joined to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// A bridge with an uplink: guests are on the host's own network.
+    Bridge,
+    /// A bridge behind address translation (nftables).
+    Nat,
+    /// A bridge with nothing else.
+    Isolated,
+    /// A bridge in a network namespace that holds the whole site with its real addresses.
+    Rehearsal,
+}
+
+/// One virtual machine or container of the site.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Guest {
+    /// Name in the site's files, its host name's first label and its unit's instance.
+    pub name: GuestName,
+    /// `ce`, `se`, `ui`, `wn`, `install`, or a site's own.
+    pub role: String,
+    /// What it is, for people.
+    pub description: String,
+    /// What runs it.
+    pub backend: BackendChoice,
+    /// Golden image that its disk is cloned from.
+    pub image: ImageName,
+    /// Node profile.
+    pub profile: String,
+    /// Size of main memory.
+    pub memory_bytes: Bytes,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Size of the disk.
+    pub disk_bytes: Bytes,
+    /// First label and domain, such as `ce.example.org`.
+    pub fqdn: String,
+    /// The network that it is on.
+    pub network: NetworkName,
+    /// Its address on that network.
+    pub address: IpAddr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// Its default gateway.
+    pub gateway: Option<IpAddr>,
+    /// Hardware address of its interface.
+    pub mac: MacAddr,
+    /// Guests that, if they are started too, must be ready before this one is started.
+    pub after: Vec<GuestName>,
+    /// As `after`, and they are started with this one.
+    pub needs: Vec<GuestName>,
+    /// What must be seen before the guest counts as ready; all of them.
+    pub ready: Vec<ReadyCheck>,
+    /// How long that may take before the guest counts as degraded. It is never killed for it.
+    pub ready_timeout: Duration,
+    /// How long a polite stop may take before the hard one.
+    pub stop_timeout: Duration,
+    /// Whether it comes up with the host and with `up` without names.
+    pub autostart: bool,
+    /// Bound of its console logs, all boots together.
+    pub console_log_bytes: Bytes,
+    /// Further words for the guest kernel's command line.
+    pub kernel_args: String,
+}
+
+/// What a guest asks to be run by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// The best that works here: QEMU where KVM really works, else user-mode Linux, else QEMU without KVM.
+    Auto,
+    /// QEMU, with KVM if it really works.
+    Qemu,
+    /// User-mode Linux.
+    Uml,
+    /// systemd-nspawn.
+    Nspawn,
+}
+
+/// One sign of readiness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadyCheck {
+    /// A login prompt on the console.
+    Login,
+    /// A regular expression that matches a line of the console (or an unfinished last line).
+    Console(String),
+    /// The guest accepts connections on this TCP port.
+    Tcp(u16),
+}

@@ -1,0 +1,18 @@
+//! The only door to the kernel and to other programs.
+//!
+//! [`Host`] is what the rest of gridgate may ask of a machine. It is made of one trait a subject, each in its own
+//! file with its live form: [`files::Files`], [`programs::Programs`], and so on. Two more forms exist: a model that
+//! keeps a machine in memory, and a recorder that writes down each call and fails at call N, so that every failure
+//! point of a plan can be rehearsed.
+
+pub mod files;
+pub mod programs;
+
+/// All that can be asked of a machine.
+pub trait Host: files::Files + programs::Programs + Send + Sync {}
+
+/// The machine that this process runs on.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Live;
+
+impl Host for Live {}

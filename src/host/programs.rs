@@ -1,0 +1,153 @@
+//! Other programs: started with a clean idea of where each stream goes, and told of as they were typed.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// A program to run, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Program {
+    /// Name (looked for in `$PATH`) or path.
+    pub name: String,
+    /// Arguments.
+    pub args: Vec<OsString>,
+    /// Added to the environment.
+    pub env: Vec<(String, String)>,
+    /// What it reads on its standard input; nothing if `None`.
+    pub input: Option<Vec<u8>>,
+    /// Where it runs; here if `None`.
+    pub dir: Option<PathBuf>,
+}
+
+impl Program {
+    /// A program without arguments.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// More arguments.
+    pub fn args<I: IntoIterator<Item = S>, S: Into<OsString>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// One more variable.
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What it reads on its standard input.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self
+    }
+
+    /// The command as one would type it.
+    pub fn typed(&self) -> String {
+        let mut line = self.name.clone();
+        for arg in &self.args {
+            let arg = arg.to_string_lossy();
+            line.push(' ');
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+            if !arg.is_empty() && arg.chars().all(plain) {
+                line.push_str(&arg);
+            } else {
+                line.push('\'');
+                line.push_str(&arg.replace('\'', "'\\''"));
+                line.push('\'');
+            }
+        }
+        line
+    }
+
+    /// As the standard library's command, streams not yet said.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.name);
+        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+/// What came back from a program.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Exit status; 128 + signal if a signal ended it, as shells have it.
+    pub status: i32,
+    /// What it printed.
+    pub stdout: Vec<u8>,
+    /// What it said.
+    pub stderr: Vec<u8>,
+}
+
+impl Ran {
+    /// The output as text, with surrounding white space taken off.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim().to_owned()
+    }
+}
+
+/// What gridgate asks of other programs.
+pub trait Programs {
+    /// Runs to the end, capturing both outputs; any exit status is a result, only a program that cannot be started is
+    /// an error.
+    fn run_any(&self, program: &Program) -> Result<Ran>;
+
+    /// As [`Programs::run_any`], and a status other than 0 is an error that shows the command, its status and the end
+    /// of what it said.
+    fn run(&self, program: &Program) -> Result<Ran> {
+        let ran = self.run_any(program)?;
+        if ran.status == 0 {
+            return Ok(ran);
+        }
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let lines: Vec<&str> = said.lines().rev().filter(|l| !l.trim().is_empty()).take(8).collect();
+        let tail: Vec<&str> = lines.into_iter().rev().collect();
+        anyhow::bail!("'{}' ended with status {}: {}", program.typed(), ran.status, tail.join(" | "))
+    }
+
+    /// Where in `$PATH` (and the sbin directories, which a plain user's `$PATH` lacks) a program is.
+    fn find_program(&self, name: &str) -> Option<PathBuf>;
+}
+
+impl Programs for super::Live {
+    fn run_any(&self, program: &Program) -> Result<Ran> {
+        let what = || format!("running '{}'", program.typed());
+        let mut command = program.command();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(if program.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command.spawn().with_context(what)?;
+        let feeder = program.input.clone().zip(child.stdin.take()).map(|(bytes, mut stdin)| {
+            // A program may stop reading early; its status tells whether that was wrong.
+            std::thread::spawn(move || drop(stdin.write_all(&bytes)))
+        });
+        let output = child.wait_with_output().with_context(what)?;
+        if let Some(feeder) = feeder {
+            let _ = feeder.join();
+        }
+        use std::os::unix::process::ExitStatusExt;
+        let status = output.status.code().or(output.status.signal().map(|s| 128 + s)).unwrap_or(1);
+        Ok(Ran { status, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    fn find_program(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            return Some(PathBuf::from(name)).filter(|p| p.is_file());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let fixed = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+        std::env::split_paths(&path).chain(fixed).map(|dir| dir.join(name)).find(|p| p.is_file())
+    }
+}

@@ -1,0 +1,22 @@
+//! gridgate puts a whole grid site's gateway on one box.
+//!
+//! The modules stand in the order that data flows; each imports only what stands above it
+//! (`tests/layering.rs` holds that):
+//!
+//! ```text
+//!   site directory, images                  the machine
+//!            |                                   |
+//!       config::load -> Site              facts::gather -> Facts
+//!            +---------------> plan <------------+
+//!                               | Plan
+//!                             apply     (image, identity, network, backend, service: one step each)
+//!                               | Outcome
+//!                            report
+//! ```
+
+pub mod names;
+pub mod progress;
+pub mod config;
+pub mod paths;
+pub mod host;
+
