@@ -7,9 +7,12 @@
 
 pub mod files;
 pub mod programs;
+pub mod root;
+pub mod loopdev;
+pub mod filesystem;
 
 /// All that can be asked of a machine.
-pub trait Host: files::Files + programs::Programs + Send + Sync {}
+pub trait Host: files::Files + programs::Programs + filesystem::Filesystems + Send + Sync {}
 
 /// The machine that this process runs on.
 #[derive(Debug, Default, Clone, Copy)]

@@ -1,0 +1,114 @@
+//! Identities as the host keeps them: assigned once, private, and the same every time a guest is made anew.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::identity::keys;
+use crate::names::GuestName;
+use crate::paths::Paths;
+
+/// What was drawn for one guest.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// Format of the file.
+    pub version: u32,
+    /// 32 hexadecimal digits (machine-id(5)).
+    pub machine_id: String,
+    /// UUID of the root filesystem.
+    pub filesystem_uuid: [u8; 16],
+    /// Private host key in OpenSSH's format.
+    pub host_key_ed25519: String,
+}
+
+impl std::fmt::Debug for Assigned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Assigned").field("machine_id", &self.machine_id).finish_non_exhaustive()
+    }
+}
+
+const VERSION: u32 = 1;
+
+impl Assigned {
+    /// Draws a new identity.
+    pub fn draw(guest: &GuestName) -> Result<Self> {
+        let machine_id = version_4(keys::random()?).iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Self {
+            version: VERSION,
+            machine_id,
+            filesystem_uuid: version_4(keys::random()?),
+            host_key_ed25519: keys::new_ed25519(&format!("root@{guest}"))?,
+        })
+    }
+
+    /// The public half of the host key.
+    pub fn host_key_public(&self) -> Result<String> {
+        keys::public_line(&self.host_key_ed25519)
+    }
+}
+
+/// A random UUID of version 4 (RFC 9562), which machine-id(5) asks for as well.
+fn version_4(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}
+
+/// The identity that the guest has had before, if any.
+pub fn load(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Option<Assigned>> {
+    let path = paths.identity(guest);
+    let Some(bytes) = host.read(&path)? else { return Ok(None) };
+    let what = || format!("reading the identity in '{}'", path.display());
+    let assigned: Assigned = serde_json::from_slice(&bytes).with_context(what)?;
+    if assigned.version != VERSION {
+        anyhow::bail!("{}: it has format {}, this gridgate knows {VERSION}", what(), assigned.version);
+    }
+    Ok(Some(assigned))
+}
+
+/// The identity that the guest has, drawn and kept (0600) if it has none yet.
+pub fn load_or_draw(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Assigned> {
+    if let Some(assigned) = load(host, paths, guest)? {
+        return Ok(assigned);
+    }
+    let assigned = Assigned::draw(guest)?;
+    host.make_dir(&paths.guest(guest), 0o700)?;
+    host.write(&paths.identity(guest), &serde_json::to_vec_pretty(&assigned)?, 0o600)?;
+    Ok(assigned)
+}
+
+/// The public line of the site's own key, which `gridgate ssh` logs in with; made (0600) if it is not there yet.
+pub fn site_key(host: &dyn Host, paths: &Paths, site: &str) -> Result<String> {
+    let path = paths.site_key();
+    if let Some(private) = host.read(&path)? {
+        let private = String::from_utf8(private).with_context(|| format!("reading '{}'", path.display()))?;
+        return keys::public_line(&private);
+    }
+    let private = keys::new_ed25519(&format!("gridgate@{site}"))?;
+    let public = keys::public_line(&private)?;
+    host.write(&path, private.as_bytes(), 0o600)?;
+    host.write(&path.with_extension("pub"), format!("{public}\n").as_bytes(), 0o644)?;
+    Ok(public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_guests_never_share_anything_drawn() {
+        let name: GuestName = "ce".parse().unwrap();
+        let (a, b) = (Assigned::draw(&name).unwrap(), Assigned::draw(&name).unwrap());
+        assert_ne!(a.machine_id, b.machine_id);
+        assert_ne!(a.filesystem_uuid, b.filesystem_uuid);
+        assert_ne!(a.host_key_ed25519, b.host_key_ed25519);
+        assert_eq!(a.machine_id.len(), 32);
+        assert_eq!(&a.machine_id[12..13], "4");
+    }
+
+    #[test]
+    fn no_secret_is_shown_when_an_identity_is_printed_for_debugging() {
+        let drawn = Assigned::draw(&"ce".parse().unwrap()).unwrap();
+        assert!(!format!("{drawn:?}").contains("PRIVATE"));
+    }
+}

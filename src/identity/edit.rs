@@ -1,0 +1,102 @@
+//! One change to a guest's filesystem, as data.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::host::root::{Change, FileMode, Root};
+
+/// What is to be true of one path of the guest.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// A regular file with this content.
+    Write {
+        /// Path inside the guest.
+        path: PathBuf,
+        /// The whole content.
+        content: Vec<u8>,
+        /// Its mode.
+        mode: FileMode,
+        /// Whether the content must not be shown.
+        secret: bool,
+    },
+    /// A symbolic link.
+    Link {
+        /// Path inside the guest.
+        path: PathBuf,
+        /// Where it points, as the guest sees it.
+        target: PathBuf,
+    },
+    /// A directory with this mode, made if it is missing.
+    Dir {
+        /// Path inside the guest.
+        path: PathBuf,
+        /// Mode of a new one.
+        mode: u32,
+    },
+    /// Nothing (a file or link is removed).
+    Remove {
+        /// Path inside the guest.
+        path: PathBuf,
+    },
+}
+
+impl Edit {
+    /// A text file that anybody may read; one that is there keeps its mode.
+    pub fn text(path: &str, content: impl Into<String>) -> Self {
+        let content = content.into().into_bytes();
+        Self::Write { path: path.into(), content, mode: FileMode::KeepOr(0o644), secret: false }
+    }
+
+    /// A file that only root may read.
+    pub fn secret(path: &str, content: impl Into<Vec<u8>>) -> Self {
+        let content = content.into();
+        Self::Write { path: path.into(), content, mode: FileMode::Exactly(0o600), secret: true }
+    }
+
+    /// A symbolic link.
+    pub fn link(path: &str, target: &str) -> Self {
+        Self::Link { path: path.into(), target: target.into() }
+    }
+
+    /// A file or link that must not be there.
+    pub fn remove(path: impl Into<PathBuf>) -> Self {
+        Self::Remove { path: path.into() }
+    }
+
+    /// The path that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Write { path, .. }
+            | Self::Link { path, .. }
+            | Self::Dir { path, .. }
+            | Self::Remove { path } => path,
+        }
+    }
+
+    /// Makes it so. Twice is fine: the second time nothing changes.
+    pub fn apply(&self, root: &Root) -> Result<Change> {
+        match self {
+            Self::Write { path, content, mode, .. } => root.write(path, content, *mode),
+            Self::Link { path, target } => root.link(path, target),
+            Self::Dir { path, mode } => root.make_dir(path, *mode),
+            Self::Remove { path } => root.remove(path),
+        }
+    }
+}
+
+impl std::fmt::Debug for Edit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write { path, secret: true, content, .. } => {
+                write!(f, "write {} ({} bytes, secret)", path.display(), content.len())
+            }
+            Self::Write { path, content, .. } => {
+                write!(f, "write {}: {:?}", path.display(), String::from_utf8_lossy(content))
+            }
+            Self::Link { path, target } => write!(f, "link {} -> {}", path.display(), target.display()),
+            Self::Dir { path, mode } => write!(f, "directory {} ({mode:o})", path.display()),
+            Self::Remove { path } => write!(f, "remove {}", path.display()),
+        }
+    }
+}

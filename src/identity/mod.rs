@@ -1,0 +1,21 @@
+//! What makes an installed system itself, and how it gets into a guest's filesystem.
+//!
+//! ```text
+//! Assigned (kept by the host, 0600)    Site, Guest            the guest's filesystem
+//!              |                           |                            |
+//!              +------------> edits <------+------- found (read only) --+
+//!                               | Vec<Edit>
+//!                             apply: each edit changes what differs and nothing else
+//! ```
+//!
+//! An identity is assigned once and kept by the host, so that a guest that is made anew comes back as itself: same host
+//! keys, same machine-id. Two guests never get the same one, since each is random.
+
+pub mod keys;
+pub mod assigned;
+pub mod edit;
+pub mod found;
+pub mod addresses;
+pub mod edits;
+pub mod known_hosts;
+pub mod personalise;

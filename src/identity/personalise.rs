@@ -1,0 +1,149 @@
+//! Puts an identity into a filesystem and remembers what was put there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::site::{Guest, Site};
+use crate::host::Host;
+use crate::host::filesystem::Shape;
+use crate::host::root::{Change, Root};
+use crate::identity::assigned;
+use crate::identity::edits::{Wanted, digest, edits};
+use crate::identity::found::Found;
+use crate::names::GuestName;
+use crate::paths::Paths;
+
+/// What the host remembers of a disk that was personalised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Personalised {
+    /// See [`digest`].
+    pub digest: String,
+}
+
+/// What was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Personalisation {
+    /// Paths inside the guest, in the order of the edits.
+    pub changed: Vec<PathBuf>,
+}
+
+/// Makes the guest's disk the guest: its identity is drawn if it has none yet, the filesystem grows to the disk's size
+/// and gets its UUID. The second time nothing changes. No guest may be running on the disk.
+pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Result<Personalisation> {
+    let what = || format!("personalising guest '{}'", guest.name);
+    let assigned = assigned::load_or_draw(host, paths, &guest.name).with_context(what)?;
+    let site_key = assigned::site_key(host, paths, site.name.as_str()).with_context(what)?;
+    let wanted = Wanted { site, guest, assigned: &assigned, site_key: &site_key };
+    let shape = Shape { uuid: Some(assigned.filesystem_uuid), grow: true };
+    let mut done = Personalisation::default();
+    // If this is cut short, the record must not say that the disk is up to date.
+    forget(host, paths, &guest.name).with_context(what)?;
+    host.edit_disk(&paths.disk(&guest.name), shape, &mut |root| {
+        done = tree(root, wanted)?;
+        Ok(())
+    })
+    .with_context(what)?;
+    let record = Personalised { digest: digest(site, guest) };
+    host.write(&record_path(paths, &guest.name), &serde_json::to_vec(&record)?, 0o644).with_context(what)?;
+    Ok(done)
+}
+
+/// Makes a tree that guest.
+pub fn tree(root: &Root, wanted: Wanted<'_>) -> Result<Personalisation> {
+    let found = Found::look(root)?;
+    let mut done = Personalisation::default();
+    for edit in edits(wanted, &found)? {
+        if edit.apply(root)? == Change::Changed {
+            done.changed.push(edit.path().to_owned());
+        }
+    }
+    Ok(done)
+}
+
+/// What the host remembers of the guest's disk; `None` if it was never personalised, or not to the end.
+pub fn recall(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Option<Personalised>> {
+    let path = record_path(paths, guest);
+    let Some(bytes) = host.read(&path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).with_context(|| format!("reading '{}'", path.display()))
+}
+
+/// From now on the disk counts as not personalised.
+pub fn forget(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<()> {
+    host.remove(&record_path(paths, guest))
+}
+
+fn record_path(paths: &Paths, guest: &GuestName) -> PathBuf {
+    paths.guest(guest).join(Path::new("personalised.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::assigned::Assigned;
+    use crate::identity::edits::tests::site;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn debian(dir: &Path) {
+        for sub in
+            ["etc/ssh", "etc/systemd/system/multi-user.target.wants", "lib/systemd/system", "root", "run"]
+        {
+            std::fs::create_dir_all(dir.join(sub)).unwrap();
+        }
+        std::fs::write(dir.join("lib/systemd/system/systemd-networkd.service"), "").unwrap();
+        std::fs::write(dir.join("etc/hostname"), "golden\n").unwrap();
+        std::fs::write(dir.join("etc/machine-id"), "uninitialized\n").unwrap();
+        std::fs::write(dir.join("etc/ssh/ssh_host_rsa_key"), "old").unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", dir.join("etc/resolv.conf")).unwrap();
+    }
+
+    #[test]
+    fn a_tree_becomes_the_guest_and_the_second_time_nothing_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        debian(dir.path());
+        let site = site();
+        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
+        let wanted = Wanted {
+            site: &site,
+            guest: &site.guests[0],
+            assigned: &assigned,
+            site_key: "ssh-ed25519 S site",
+        };
+        let root = Root::open(dir.path()).unwrap();
+        let first = tree(&root, wanted).unwrap();
+        assert!(first.changed.contains(&PathBuf::from("/etc/hostname")));
+        let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
+        assert_eq!(read("etc/hostname"), "ce\n");
+        assert_eq!(read("etc/resolv.conf"), "search example.org\nnameserver 10.77.0.2\n");
+        assert_eq!(read("etc/machine-id").trim(), assigned.machine_id);
+        assert!(read("root/.ssh/authorized_keys").ends_with("ssh-ed25519 S site\nssh-ed25519 AAAA admin\n"));
+        assert!(!dir.path().join("etc/ssh/ssh_host_rsa_key").exists());
+        let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
+        assert_eq!(mode("etc/ssh/ssh_host_ed25519_key"), 0o600);
+        assert_eq!(mode("root/.ssh"), 0o700);
+        assert_eq!(tree(&root, wanted).unwrap().changed, Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_tree_full_of_traps_is_personalised_without_touching_anything_outside() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("guest");
+        debian(&dir);
+        let outside = top.path().join("outside");
+        std::fs::write(&outside, "host").unwrap();
+        for trap in ["etc/hostname", "etc/machine-id", "etc/hosts"] {
+            let _ = std::fs::remove_file(dir.join(trap));
+        }
+        symlink(&outside, dir.join("etc/hostname")).unwrap();
+        symlink("/proc/self/root/etc/passwd", dir.join("etc/hosts")).unwrap();
+        nix::unistd::mkfifo(&dir.join("etc/machine-id"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let site = site();
+        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
+        let wanted = Wanted { site: &site, guest: &site.guests[0], assigned: &assigned, site_key: "k" };
+        tree(&Root::open(&dir).unwrap(), wanted).unwrap();
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "host");
+        assert_eq!(std::fs::read_to_string(dir.join("etc/hostname")).unwrap(), "ce\n");
+        assert!(std::fs::read_to_string("/etc/passwd").unwrap().starts_with("root:"));
+    }
+}
