@@ -20,3 +20,4 @@ pub mod config;
 pub mod paths;
 pub mod host;
 pub mod identity;
+pub mod backend;

@@ -30,9 +30,11 @@ pub trait Filesystems {
     fn edit_disk(&self, disk: &Path, shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()>;
 }
 
-// linux/ext4.h: EXT4_IOC_RESIZE_FS, EXT4_IOC_GETFSUUID, EXT4_IOC_SETFSUUID (since 6.0).
-nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
-nix::ioctl_write_ptr!(ext4_set_uuid, b'f', 44, FsUuidHeader);
+// EXT4_IOC_RESIZE_FS and EXT4_IOC_SETFSUUID (since 6.0) of linux/ext4.h.
+mod ioctl {
+    nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
+    nix::ioctl_write_ptr!(ext4_set_uuid, b'f', 44, super::FsUuidHeader);
+}
 
 /// `struct fsuuid` without its flexible array, which the request number is computed from.
 #[repr(C)]
@@ -129,7 +131,7 @@ fn grow(root: &Root, disk: &Path) -> Result<bool> {
         return Ok(true);
     }
     // SAFETY: the ioctl reads one 64-bit number that lives across the call.
-    match unsafe { ext4_resize(dir.as_raw_fd(), &raw const blocks) } {
+    match unsafe { ioctl::ext4_resize(dir.as_raw_fd(), &raw const blocks) } {
         Ok(_) => Ok(true),
         Err(nix::Error::EPERM | nix::Error::EOPNOTSUPP) => Ok(false),
         Err(e) => Err(e).with_context(what),
@@ -141,7 +143,7 @@ fn set_uuid(root: &Root, uuid: [u8; 16]) -> bool {
     let request = FsUuid { header: FsUuidHeader { len: 16, flags: 0 }, uuid };
     let Ok(dir) = open_top(root) else { return false };
     // SAFETY: the kernel reads the header and `len` bytes behind it; the structure holds both and lives across the call.
-    unsafe { ext4_set_uuid(dir.as_raw_fd(), (&raw const request).cast()) }.is_ok()
+    unsafe { ioctl::ext4_set_uuid(dir.as_raw_fd(), (&raw const request).cast()) }.is_ok()
 }
 
 fn sync(root: &Root) -> Result<()> {

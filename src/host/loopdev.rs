@@ -40,8 +40,11 @@ const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LOOP_MAJOR: u64 = 7;
 
-nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
-nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
+// Named as in linux/loop.h.
+mod ioctl {
+    nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, super::LoopConfig);
+    nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
+}
 
 /// A file that is a block device as long as this, or a mount of it, lives.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl LoopDevice {
             control.context("opening '/dev/loop-control' (is the loop module there?)").with_context(what)?;
         for _ in 0..64 {
             // SAFETY: the ioctl takes no argument.
-            let number = unsafe { loop_ctl_get_free(control.as_raw_fd()) }.with_context(what)?;
+            let number = unsafe { ioctl::loop_ctl_get_free(control.as_raw_fd()) }.with_context(what)?;
             let (device, path) = open_device(number as u64).with_context(what)?;
             let mut flags = LO_FLAGS_AUTOCLEAR;
             if read_only {
@@ -72,7 +75,7 @@ impl LoopDevice {
             config.fd = backing.as_raw_fd() as u32;
             config.info.flags = flags;
             // SAFETY: the structure has the kernel's layout and lives across the call.
-            match unsafe { loop_configure(device.as_raw_fd(), &raw const config) } {
+            match unsafe { ioctl::loop_configure(device.as_raw_fd(), &raw const config) } {
                 Ok(_) => return Ok(Self { _device: device, path }),
                 Err(nix::Error::EBUSY) => {}
                 Err(e) => return Err(e).with_context(what),

@@ -1,0 +1,127 @@
+//! All that is needed to start a guest, decided beforehand: a start needs neither the site's files nor a choice, so that
+//! a box comes up even if its files were broken meanwhile.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::site::ReadyCheck;
+use crate::host::Host;
+use crate::names::{Bytes, GuestName, IfName, MacAddr};
+use crate::paths::Paths;
+
+/// What runs the guest, chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Engine {
+    /// User-mode Linux.
+    Uml {
+        /// The kernel, an ordinary program.
+        kernel: PathBuf,
+    },
+    /// QEMU.
+    Qemu {
+        /// Whether the processor runs the guest itself; otherwise it is emulated (TCG).
+        kvm: bool,
+        /// Kernel of the golden image.
+        kernel: PathBuf,
+        /// Its initial RAM disk.
+        initrd: PathBuf,
+    },
+    /// systemd-nspawn.
+    Nspawn,
+}
+
+/// What a guest is started with; `guests/NAME/spec.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Format of the file.
+    pub version: u32,
+    /// The guest.
+    pub guest: GuestName,
+    /// What runs it.
+    pub engine: Engine,
+    /// Main memory.
+    pub memory_bytes: Bytes,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Its disk.
+    pub disk: PathBuf,
+    /// Hardware address of its interface.
+    pub mac: MacAddr,
+    /// Its address, for readiness checks.
+    pub address: IpAddr,
+    /// The bridge that it is plugged into.
+    pub bridge: IfName,
+    /// The host's end of its network cable.
+    pub tap: IfName,
+    /// The namespace that the bridge is in; the host's own if none.
+    pub netns: Option<PathBuf>,
+    /// Further words for the kernel's command line.
+    pub kernel_args: String,
+    /// What must be seen before it counts as ready.
+    pub ready: Vec<ReadyCheck>,
+    /// Milliseconds until it counts as degraded.
+    pub ready_timeout_ms: u64,
+    /// Milliseconds for a polite stop.
+    pub stop_timeout_ms: u64,
+    /// Bound of its console logs.
+    pub console_log_bytes: Bytes,
+}
+
+/// Format that this gridgate writes.
+pub const VERSION: u32 = 1;
+
+impl Spec {
+    /// What the guest would be started with; `None` if it was never brought up.
+    pub fn read(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
+        let path = paths.spec(guest);
+        let Some(bytes) = host.read(&path)? else { return Ok(None) };
+        let what = || format!("reading '{}'", path.display());
+        let spec: Self = serde_json::from_slice(&bytes).with_context(what)?;
+        if spec.version != VERSION {
+            anyhow::bail!("{}: it has format {}, this gridgate knows {VERSION}", what(), spec.version);
+        }
+        Ok(Some(spec))
+    }
+
+    /// Keeps it for the next start.
+    pub fn write(&self, host: &dyn Host, paths: &Paths) -> Result<()> {
+        host.write(&paths.spec(&self.guest), &serde_json::to_vec_pretty(self)?, 0o644)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec(engine: Engine) -> Spec {
+        Spec {
+            version: VERSION,
+            guest: "ce".parse().unwrap(),
+            engine,
+            memory_bytes: Bytes(256 << 20),
+            cpus: 1,
+            disk: "/s/disk".into(),
+            mac: "52:54:00:00:00:10".parse().unwrap(),
+            address: "10.77.0.10".parse().unwrap(),
+            bridge: "gg0".parse().unwrap(),
+            tap: "gg-ce".parse().unwrap(),
+            netns: None,
+            kernel_args: String::new(),
+            ready: vec![ReadyCheck::Login],
+            ready_timeout_ms: 60_000,
+            stop_timeout_ms: 30_000,
+            console_log_bytes: Bytes(1 << 20),
+        }
+    }
+
+    #[test]
+    fn a_spec_survives_being_written_and_read() {
+        let before = spec(Engine::Uml { kernel: "/k".into() });
+        let text = serde_json::to_string(&before).unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), before);
+    }
+}

@@ -1,0 +1,82 @@
+//! User-mode Linux: the guest's kernel as an ordinary process.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::spec::{Engine, Spec};
+use super::{Backend, Plug, PlugKind, Wires, mconsole};
+use crate::host::programs::Program;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Uml;
+
+/// The guest's memory is a file here, mapped executable: only a tmpfs without `noexec` will do.
+pub const MEMORY_DIR: &str = "/dev/shm";
+
+impl Backend for Uml {
+    fn name(&self) -> &'static str {
+        "uml"
+    }
+
+    fn plug(&self) -> PlugKind {
+        PlugKind::Tap
+    }
+
+    fn program(&self, spec: &Spec, wires: &Wires) -> Program {
+        let kernel = match &spec.engine {
+            Engine::Uml { kernel } => kernel.to_string_lossy().into_owned(),
+            // The launcher picks the backend by the engine.
+            _ => "linux.uml".to_owned(),
+        };
+        let mut program = Program::new(kernel)
+            .arg(format!("mem={}M", spec.memory_bytes.mib()))
+            .arg(format!("ubd0={}", spec.disk.display()))
+            .args(["root=/dev/ubda", "rw"])
+            // On a terminal nobody reads, further consoles would block their writers for ever.
+            .args(["con0=fd:0,fd:1", "con=null", "ssl=null"])
+            // Older kernels do not know it and hand it to init, which ignores it; newer ones are faster with it.
+            .arg("seccomp=auto")
+            .arg(format!("umid={}", spec.guest))
+            .arg(format!("uml_dir={}/", wires.run_dir.join("uml").display()));
+        if let Plug::Tap(fd) = wires.plug {
+            program = program.arg(format!("vec0:transport=fd,fd={fd},vec=0,mac={}", spec.mac));
+        }
+        program = program.args(spec.kernel_args.split_whitespace());
+        // Without $HOME it dies at start, although it is told where its files go.
+        program.env("HOME", &wires.run_dir.to_string_lossy()).env("TMPDIR", MEMORY_DIR)
+    }
+
+    fn ask_to_stop(&self, spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
+        mconsole::call(&socket(spec, run_dir), "cad").map(|_| ())
+    }
+}
+
+fn socket(spec: &Spec, run_dir: &Path) -> PathBuf {
+    run_dir.join("uml").join(&spec.guest).join("mconsole")
+}
+
+/// Whether the kernel is far enough up to take orders.
+pub fn takes_orders(spec: &Spec, run_dir: &Path) -> bool {
+    socket(spec, run_dir).metadata().is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::spec::tests::spec;
+
+    #[test]
+    fn a_guest_becomes_one_command_line() {
+        let mut spec = spec(Engine::Uml { kernel: "/k/linux".into() });
+        spec.kernel_args = "quiet  loglevel=3".to_owned();
+        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
+        assert_eq!(
+            Uml.program(&spec, &wires).typed(),
+            "/k/linux mem=256M ubd0=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
+             uml_dir=/run/g/ce/uml/ vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
+        );
+    }
+}
