@@ -19,4 +19,7 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
-
+pub mod facts;
+pub mod plan;
+pub mod network;
+pub mod cli;

@@ -7,8 +7,10 @@
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
 //!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
 //!   known_hosts                  host keys of all guests, written before their first boot
+//!   keys/site_ed25519            the key that `gridgate ssh` logs in with
 //! RUN/                           /run/gridgate/ID: gone after a reboot
 //!   holder.sock  netns           the console holder; the namespace of a rehearsed site
+//!   uplinks.json                 interfaces that were joined to bridges; beside ID: what forwarding was set to
 //!   guests/NAME/                 run.json ready.json qmp.sock uml/
 //! ```
 
@@ -31,10 +33,16 @@ impl Paths {
     /// `state` should be absolute: the run directory's name is derived from it (FNV-1a, 32 bits), so that two sites
     /// on one host never meet, and socket paths stay below the 108 bytes that unix(7) allows.
     pub fn new(site: &Path, state: &Path) -> Self {
-        let id = state.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-        Self { site: site.to_owned(), state: state.to_owned(), run: PathBuf::from(format!("/run/gridgate/{id:08x}")) }
+        let id = state
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        Self {
+            site: site.to_owned(),
+            state: state.to_owned(),
+            run: PathBuf::from(format!("/run/gridgate/{id:08x}")),
+        }
     }
 
     /// The same eight digits that name the run directory; part of the alias that marks links as this site's.
@@ -90,6 +98,21 @@ impl Paths {
     /// Host keys of every guest, for `ssh -o UserKnownHostsFile=`.
     pub fn known_hosts(&self) -> PathBuf {
         self.state.join("known_hosts")
+    }
+
+    /// The site's own key pair: every guest lets it in, so that `gridgate ssh` works without one of the administrator's.
+    pub fn site_key(&self) -> PathBuf {
+        self.state.join("keys/site_ed25519")
+    }
+
+    /// Which interfaces of the host gridgate joined to its bridges, and how they were before.
+    pub fn uplinks(&self) -> PathBuf {
+        self.run.join("uplinks.json")
+    }
+
+    /// What the host's forwarding was set to before gridgate turned it on; all sites of a host share it.
+    pub fn forwarding(&self) -> PathBuf {
+        self.run.with_file_name("forwarding")
     }
 
     /// The holder's socket.

@@ -6,10 +6,11 @@
 //! point of a plan can be rehearsed.
 
 pub mod files;
+pub mod net;
 pub mod programs;
 
 /// All that can be asked of a machine.
-pub trait Host: files::Files + programs::Programs + Send + Sync {}
+pub trait Host: files::Files + programs::Programs + net::Net + Send + Sync {}
 
 /// The machine that this process runs on.
 #[derive(Debug, Default, Clone, Copy)]
