@@ -21,3 +21,7 @@ pub mod paths;
 pub mod host;
 pub mod identity;
 pub mod backend;
+pub mod facts;
+pub mod plan;
+pub mod network;
+pub mod cli;

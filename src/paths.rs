@@ -7,8 +7,10 @@
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
 //!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
 //!   known_hosts                  host keys of all guests, written before their first boot
+//!   keys/site_ed25519            the key that `gridgate ssh` logs in with
 //! RUN/                           /run/gridgate/ID: gone after a reboot
 //!   holder.sock  netns           the console holder; the namespace of a rehearsed site
+//!   uplinks.json                 interfaces that were joined to bridges; beside ID: what forwarding was set to
 //!   guests/NAME/                 run.json ready.json qmp.sock uml/
 //! ```
 
@@ -93,11 +95,6 @@ impl Paths {
         self.guest(guest).join("identity.json")
     }
 
-    /// The key that `gridgate ssh` logs in with; every guest lets it in.
-    pub fn site_key(&self) -> PathBuf {
-        self.state.join("keys/site_ed25519")
-    }
-
     /// Logs of the guest's console.
     pub fn console(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("console")
@@ -106,6 +103,21 @@ impl Paths {
     /// Host keys of every guest, for `ssh -o UserKnownHostsFile=`.
     pub fn known_hosts(&self) -> PathBuf {
         self.state.join("known_hosts")
+    }
+
+    /// The site's own key pair: every guest lets it in, so that `gridgate ssh` works without one of the administrator's.
+    pub fn site_key(&self) -> PathBuf {
+        self.state.join("keys/site_ed25519")
+    }
+
+    /// Which interfaces of the host gridgate joined to its bridges, and how they were before.
+    pub fn uplinks(&self) -> PathBuf {
+        self.run.join("uplinks.json")
+    }
+
+    /// What the host's forwarding was set to before gridgate turned it on; all sites of a host share it.
+    pub fn forwarding(&self) -> PathBuf {
+        self.run.with_file_name("forwarding")
     }
 
     /// The holder's socket.

@@ -6,13 +6,14 @@
 //! point of a plan can be rehearsed.
 
 pub mod files;
+pub mod net;
 pub mod programs;
 pub mod root;
 pub mod loopdev;
 pub mod filesystem;
 
 /// All that can be asked of a machine.
-pub trait Host: files::Files + programs::Programs + filesystem::Filesystems + Send + Sync {}
+pub trait Host: files::Files + programs::Programs + filesystem::Filesystems + net::Net + Send + Sync {}
 
 /// The machine that this process runs on.
 #[derive(Debug, Default, Clone, Copy)]

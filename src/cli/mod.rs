@@ -1,0 +1,4 @@
+//! What people type.
+
+pub mod enter;
+pub mod ssh;

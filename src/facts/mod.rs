@@ -1,0 +1,3 @@
+//! What is on the machine; looks, changes nothing.
+
+pub mod network;
