@@ -1,4 +1,5 @@
 //! What people type.
 
 pub mod enter;
+pub mod image;
 pub mod ssh;

@@ -11,9 +11,14 @@ pub mod programs;
 pub mod root;
 pub mod loopdev;
 pub mod filesystem;
+pub mod temporary;
+pub mod disks;
 
 /// All that can be asked of a machine.
-pub trait Host: files::Files + programs::Programs + filesystem::Filesystems + net::Net + Send + Sync {}
+pub trait Host:
+    files::Files + programs::Programs + disks::Disks + filesystem::Filesystems + net::Net + Send + Sync
+{
+}
 
 /// The machine that this process runs on.
 #[derive(Debug, Default, Clone, Copy)]
