@@ -8,8 +8,10 @@
 //!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
 //!   known_hosts                  host keys of all guests, written before their first boot
 //! RUN/                           /run/gridgate/ID: gone after a reboot
-//!   holder.sock  netns           the console holder; the namespace of a rehearsed site
-//!   guests/NAME/                 run.json ready.json qmp.sock uml/
+//!   holder.sock .lock .log       the console holder
+//!   holder.inflight              output that it has taken but not yet logged
+//!   netns                        the namespace of a rehearsed site
+//!   guests/NAME/                 run.json ready.json console.json qmp.sock uml/
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -31,10 +33,16 @@ impl Paths {
     /// `state` should be absolute: the run directory's name is derived from it (FNV-1a, 32 bits), so that two sites
     /// on one host never meet, and socket paths stay below the 108 bytes that unix(7) allows.
     pub fn new(site: &Path, state: &Path) -> Self {
-        let id = state.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-        Self { site: site.to_owned(), state: state.to_owned(), run: PathBuf::from(format!("/run/gridgate/{id:08x}")) }
+        let id = state
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        Self {
+            site: site.to_owned(),
+            state: state.to_owned(),
+            run: PathBuf::from(format!("/run/gridgate/{id:08x}")),
+        }
     }
 
     /// The same eight digits that name the run directory; part of the alias that marks links as this site's.
@@ -97,6 +105,21 @@ impl Paths {
         self.run.join("holder.sock")
     }
 
+    /// Held (flock) by the holder as long as it lives.
+    pub fn holder_lock(&self) -> PathBuf {
+        self.run.join("holder.lock")
+    }
+
+    /// What a detached holder says.
+    pub fn holder_log(&self) -> PathBuf {
+        self.run.join("holder.log")
+    }
+
+    /// Guests' output that the holder has taken but not yet written to their logs.
+    pub fn holder_inflight(&self) -> PathBuf {
+        self.run.join("holder.inflight")
+    }
+
     /// The namespace of a rehearsed site, bound here.
     pub fn netns(&self) -> PathBuf {
         self.run.join("netns")
@@ -110,6 +133,21 @@ impl Paths {
     /// Which process runs the guest.
     pub fn run_record(&self, guest: &GuestName) -> PathBuf {
         self.run_guest(guest).join("run.json")
+    }
+
+    /// How far the running guest has come to being ready.
+    pub fn ready_record(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("ready.json")
+    }
+
+    /// What the holder must know to take the guest up again after its own end.
+    pub fn console_record(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("console.json")
+    }
+
+    /// How the guest's last run ended.
+    pub fn last_exit(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("last-exit.json")
     }
 }
 
