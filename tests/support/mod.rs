@@ -1,10 +1,12 @@
 //! A site of the test's own: state, run directory, holder, and guests that are plain programs on ptys.
 #![allow(dead_code, reason = "each test file uses the part that it needs")]
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,9 +15,10 @@ use gridgate::console::client;
 use gridgate::console::protocol::{
     Answer, ConsoleState, Frames, Greeting, Kind, Launch, Mode, Position, Request, Settings, frame,
 };
-use gridgate::console::record::{RunRecord, start_ticks};
+use gridgate::console::record::RunRecord;
 use gridgate::names::GuestName;
 use gridgate::paths::Paths;
+use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Longer than anything here takes on a busy machine.
@@ -48,11 +51,10 @@ pub struct Site {
     _state: tempfile::TempDir,
 }
 
-/// A console guest: the process, and the test's own descriptor of the master (as the hypervisor would have it).
+/// A guest that runs: a program on the slave of a pty.
 pub struct Guest {
     pub name: GuestName,
     pub pid: i32,
-    _master: OwnedFd,
 }
 
 impl Site {
@@ -94,29 +96,50 @@ impl Site {
         self.holder.as_ref().unwrap().id()
     }
 
-    /// Starts `sh -c SCRIPT` with a pty as its terminal and has the holder adopt it, as a service manager's launcher would. The
-    /// script begins when it has been adopted.
+    /// Starts a guest as a service manager would: the launcher has its console adopted and becomes `sh -c SCRIPT`.
     pub fn guest(&mut self, name: &str, script: &str, settings: Settings) -> Guest {
         let name = guest(name);
-        let (master, slave) = pty();
-        let gated = format!("read go </dev/fd/3; exec 3<&-; {script}");
-        let (gate, open) = std::io::pipe().unwrap();
-        let mut command = Command::new("sh");
-        // dup2 by the shell itself keeps the test free of unsafe code.
-        command.args(["-c", &format!("exec 3<&0 0<&1; {gated}")]);
-        let stdout = slave.try_clone().unwrap();
-        let child = command.stdin(gate).stdout(stdout).stderr(slave).spawn().unwrap();
+        let launch = self.launch(&name, script, "uml", Some(&settings));
+        let mut command = Command::new(&launch.argv[0]);
+        command.args(&launch.argv[1..]).envs(&launch.env);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pid = child.id().cast_signed();
         self.guests.push(child);
-        let mut record = RunRecord::of_this_process("uml", master.as_raw_fd(), None).unwrap();
-        // The master is this process's, so it is this process that a later holder must take it from: `sh` has no
-        // copy. The guest's process is watched through a record of its own.
-        record.pid = pid;
-        record.start_ticks = start_ticks(pid).unwrap();
-        record.write(&self.paths, &name).unwrap();
-        client::adopt(&self.paths, &name, Some(settings), master.as_fd()).unwrap();
-        drop(open);
-        Guest { name, pid, _master: master }
+        eventually("the guest's console is adopted", || self.state(&name).filter(|s| s.pid == pid));
+        Guest { name, pid }
+    }
+
+    /// How the launcher of a guest is started: this test program, told by its environment to be one ([`launcher`]).
+    pub fn launch(
+        &self,
+        name: &GuestName,
+        script: &str,
+        backend: &str,
+        settings: Option<&Settings>,
+    ) -> Launch {
+        let own = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let argv = [&own, "--exact", "launcher", "--nocapture", "--quiet"].map(str::to_owned).to_vec();
+        let mut env = BTreeMap::from([
+            ("LAUNCH_STATE", self.paths.state.to_str().unwrap().to_owned()),
+            ("LAUNCH_GUEST", name.to_string()),
+            ("LAUNCH_SCRIPT", script.to_owned()),
+            ("LAUNCH_BACKEND", backend.to_owned()),
+        ]);
+        if let Some(settings) = settings {
+            env.insert("LAUNCH_SETTINGS", serde_json::to_string(settings).unwrap());
+        }
+        let env = env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        Launch { argv, env, log: self.paths.guest(name).join("launch.log") }
+    }
+
+    pub fn spawn(
+        &self,
+        name: &GuestName,
+        script: &str,
+        backend: &str,
+        settings: Settings,
+    ) -> anyhow::Result<()> {
+        client::spawn(&self.paths, name, self.launch(name, script, backend, None), settings, LIMIT)
     }
 
     /// Waits for a guest that this test started by [`Site::guest`], so that it does not stay a zombie.
@@ -152,6 +175,14 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        // Guests that the holder started end with their own records; no other process is touched.
+        for console in client::list(&self.paths).unwrap_or_default() {
+            let record = RunRecord::read(&self.paths, &console.guest).ok().flatten();
+            if let Some(record) = record.filter(RunRecord::is_alive) {
+                let _ = client::stopping(&self.paths, &console.guest);
+                kill(record.pid, Signal::KILL);
+            }
+        }
         for child in self.holder.iter_mut().chain(&mut self.guests) {
             let _ = child.kill();
             let _ = child.wait();
@@ -160,9 +191,32 @@ impl Drop for Site {
     }
 }
 
-/// A pty pair, the slave raw.
+pub fn kill(pid: i32, signal: Signal) {
+    let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal);
+}
+
+/// In a process that was started by [`Site::launch`]: opens a pty, has it adopted, and becomes the script. Elsewhere nothing.
+pub fn launcher() {
+    let Some(state) = std::env::var_os("LAUNCH_STATE").map(PathBuf::from) else { return };
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let (script, name) = (variable("LAUNCH_SCRIPT"), guest(&variable("LAUNCH_GUEST")));
+    if script == "fail" {
+        eprintln!("no such kernel\nuse another");
+        std::process::exit(3);
+    }
+    let paths = Paths::new(&state, &state);
+    let settings = std::env::var("LAUNCH_SETTINGS").ok().map(|json| serde_json::from_str(&json).unwrap());
+    let (master, slave) = pty();
+    let record = RunRecord::of_this_process(&variable("LAUNCH_BACKEND"), master.as_raw_fd(), None).unwrap();
+    record.write(&paths, &name).unwrap();
+    client::adopt(&paths, &name, settings, master.as_fd()).unwrap();
+    let (out, err) = (slave.try_clone().unwrap(), slave.try_clone().unwrap());
+    panic!("{}", Command::new("sh").args(["-c", &script]).stdin(slave).stdout(out).stderr(err).exec());
+}
+
+/// A pty pair, the slave raw; the master is handed on through exec, as a launcher must.
 pub fn pty() -> (OwnedFd, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let path = ptsname(&master, Vec::new()).unwrap();
@@ -229,10 +283,4 @@ impl Client {
         }
         &self.seen
     }
-}
-
-/// A launch of `sh -c SCRIPT`, or of this program's own launcher in the tests (`tests/support/launcher.py` has none).
-pub fn launch(paths: &Paths, name: &GuestName, argv: &[&str]) -> Launch {
-    let argv = argv.iter().map(|a| (*a).to_owned()).collect();
-    Launch { argv, env: BTreeMap::new(), log: paths.guest(name).join("launch.log") }
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::SigSet;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -48,9 +49,13 @@ impl Launcher {
         let mut command = Command::new(program);
         command.args(args).envs(&launch.env).stdin(Stdio::null());
         command.stdout(log.try_clone().with_context(what)?).stderr(log);
-        // SAFETY: setsid(2) is async-signal-safe and touches no memory.
+        // SAFETY: setsid(2) and sigprocmask(2) are async-signal-safe, and nothing is allocated. The holder's own mask
+        // (it reads its signals from a descriptor) would make a guest deaf to SIGTERM.
         unsafe {
-            command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                Ok(SigSet::empty().thread_set_mask()?)
+            });
         }
         let child = command.spawn().with_context(what)?;
         let pid = Pid::from_child(&child);
