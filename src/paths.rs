@@ -9,9 +9,11 @@
 //!   known_hosts                  host keys of all guests, written before their first boot
 //!   keys/site_ed25519            the key that `gridgate ssh` logs in with
 //! RUN/                           /run/gridgate/ID: gone after a reboot
-//!   holder.sock  netns           the console holder; the namespace of a rehearsed site
+//!   holder.sock .lock .log       the console holder
+//!   holder.inflight              output that it has taken but not yet logged
+//!   netns                        the namespace of a rehearsed site
 //!   uplinks.json                 interfaces that were joined to bridges; beside ID: what forwarding was set to
-//!   guests/NAME/                 run.json ready.json qmp.sock uml/
+//!   guests/NAME/                 run.json ready.json console.json qmp.sock uml/
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -125,6 +127,21 @@ impl Paths {
         self.run.join("holder.sock")
     }
 
+    /// Held (flock) by the holder as long as it lives.
+    pub fn holder_lock(&self) -> PathBuf {
+        self.run.join("holder.lock")
+    }
+
+    /// What a detached holder says.
+    pub fn holder_log(&self) -> PathBuf {
+        self.run.join("holder.log")
+    }
+
+    /// Guests' output that the holder has taken but not yet written to their logs.
+    pub fn holder_inflight(&self) -> PathBuf {
+        self.run.join("holder.inflight")
+    }
+
     /// The namespace of a rehearsed site, bound here.
     pub fn netns(&self) -> PathBuf {
         self.run.join("netns")
@@ -138,6 +155,21 @@ impl Paths {
     /// Which process runs the guest.
     pub fn run_record(&self, guest: &GuestName) -> PathBuf {
         self.run_guest(guest).join("run.json")
+    }
+
+    /// How far the running guest has come to being ready.
+    pub fn ready_record(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("ready.json")
+    }
+
+    /// What the holder must know to take the guest up again after its own end.
+    pub fn console_record(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("console.json")
+    }
+
+    /// How the guest's last run ended.
+    pub fn last_exit(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("last-exit.json")
     }
 }
 

@@ -1,0 +1,302 @@
+//! A guest's console: what it says, what it is told, how far it has come.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+use rustix::termios::Winsize;
+
+use crate::console::log::Log;
+use crate::console::now_ms;
+use crate::console::protocol::{ConsoleState, Event, For, Kind, Launch, Mode, Position, Settings};
+use crate::console::ready::Watch;
+use crate::console::record::{ReadyState, RunRecord, write_json};
+use crate::names::GuestName;
+
+use super::conn::{Conn, Phase};
+use super::launch::Launcher;
+use super::{Holder, Token};
+
+/// Typed bytes that wait for a guest to read them.
+const INPUT_BYTES: usize = 64 << 10;
+/// A guest that has read nothing for so long is not going to.
+const INPUT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A guest that is or was there; kept for the logs' readers.
+pub(super) struct Console {
+    pub(super) guest: GuestName,
+    pub(super) log: Log,
+    pub(super) settings: Settings,
+    pub(super) launch: Option<Launch>,
+    pub(super) launcher: Option<Launcher>,
+    /// When a guest that wants to be started again is.
+    pub(super) relaunch_at: Option<Instant>,
+    pub(super) stopping: bool,
+    pub(super) run: Option<Run>,
+    pub(super) runs: u16,
+    pub(super) readers: Vec<u32>,
+    pub(super) writer: Option<u32>,
+}
+
+/// A guest that is there.
+pub(super) struct Run {
+    pub(super) record: RunRecord,
+    pub(super) number: u16,
+    pub(super) master: OwnedFd,
+    pub(super) pidfd: OwnedFd,
+    pub(super) watch: Watch,
+    pub(super) last_output_ms: Option<u64>,
+    input: Vec<u8>,
+    input_deadline: Option<Instant>,
+    interest: EventFlags,
+}
+
+impl Run {
+    pub(super) fn new(record: RunRecord, number: u16, master: OwnedFd, pidfd: OwnedFd, watch: Watch) -> Self {
+        let (input, input_deadline, last_output_ms) = (Vec::new(), None, None);
+        let interest = EventFlags::IN;
+        Self { record, number, master, pidfd, watch, last_output_ms, input, input_deadline, interest }
+    }
+
+    /// Gives the guest what it was told, as far as it takes it.
+    fn feed(&mut self) {
+        let mut fed = 0;
+        while fed < self.input.len() {
+            match rustix::io::write(&self.master, &self.input[fed..]) {
+                Ok(n) if n > 0 => fed += n,
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        self.input.drain(..fed);
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            self.input_deadline = None;
+        } else if fed > 0 || self.input_deadline.is_none() {
+            self.input_deadline = Some(Instant::now() + INPUT_PATIENCE);
+        }
+    }
+}
+
+impl Console {
+    pub(super) fn new(guest: GuestName, log: Log, settings: Settings) -> Self {
+        let (launch, launcher, relaunch_at, run, writer) = (None, None, None, None, None);
+        let (stopping, runs, readers) = (false, 0, Vec::new());
+        Self { guest, log, settings, launch, launcher, relaunch_at, stopping, run, runs, readers, writer }
+    }
+
+    /// Whether it is running or being started.
+    pub(super) fn is_live(&self) -> bool {
+        self.run.is_some() || self.launcher.is_some() || self.relaunch_at.is_some()
+    }
+
+    pub(super) fn timer(&self) -> Option<Instant> {
+        let run = self.run.as_ref();
+        let of_run = run.into_iter().flat_map(|run| [run.watch.timer(), run.input_deadline]);
+        of_run.chain([self.relaunch_at]).flatten().min()
+    }
+
+    pub(super) fn end(&self) -> Position {
+        Position { boot: self.log.boot(), offset: self.log.end() }
+    }
+
+    /// `None` if it is not running.
+    pub(super) fn state(&self, writer: Option<String>) -> Option<ConsoleState> {
+        let run = self.run.as_ref()?;
+        Some(ConsoleState {
+            guest: self.guest.clone(),
+            pid: run.record.pid,
+            backend: run.record.backend.clone(),
+            launched_at_ms: run.record.launched_at_ms,
+            boot: self.log.boot(),
+            ready: run.watch.record().clone(),
+            writer,
+            attached: self.readers.len(),
+            last_output_ms: run.last_output_ms,
+            output_bytes: self.log.end(),
+            log_bytes: self.log.kept(),
+            lost_bytes: self.log.lost(),
+            log_trouble: self.log.trouble().map(str::to_owned),
+        })
+    }
+}
+
+impl Holder {
+    pub(super) fn master_event(&mut self, id: u32, number: u16, flags: EventFlags) {
+        if self.consoles.get(&id).and_then(|c| c.run.as_ref()).is_none_or(|r| r.number != number) {
+            return;
+        }
+        let hung_up = flags.contains(EventFlags::HUP);
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.take_output(id);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.feed(id);
+        }
+        self.settle_master(id, hung_up);
+    }
+
+    /// Reads what the guest said, logs it, shows it. True if it said something.
+    pub(super) fn take_output(&mut self, id: u32) -> bool {
+        let Some(console) = self.consoles.get_mut(&id) else { return false };
+        let Some(run) = console.run.as_mut() else { return false };
+        let (boot, offset) = (console.log.boot(), console.log.end());
+        self.inflight.begin(&console.guest, boot, offset);
+        loop {
+            let room = self.inflight.room();
+            if room.is_empty() {
+                break;
+            }
+            match rustix::io::read(&run.master, room) {
+                Ok(n) if n > 0 => self.inflight.filled(n),
+                Err(Errno::INTR) => {}
+                // Nothing more now (AGAIN), or nobody has the slave open (IO).
+                _ => break,
+            }
+        }
+        let bytes = self.inflight.data();
+        if bytes.is_empty() {
+            return false;
+        }
+        console.log.append(bytes);
+        run.last_output_ms = Some(now_ms());
+        let looks = run.watch.looks_at_output();
+        if looks {
+            run.watch.output(bytes);
+        }
+        for reader in &console.readers {
+            if let Some(conn) = self.conns.get_mut(reader) {
+                conn.live(Position { boot, offset }, bytes);
+                let behind =
+                    conn.attached().is_some_and(|a| a.at < Position { boot, offset: console.log.end() });
+                conn.settle(*reader, &self.epoll, behind);
+            }
+        }
+        self.inflight.commit();
+        if looks {
+            self.conclude(id);
+        }
+        true
+    }
+
+    fn feed(&mut self, id: u32) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        let Some(run) = console.run.as_mut() else { return };
+        run.feed();
+        let waiting = !run.input.is_empty();
+        if let Some((writer, conn)) = console.writer.and_then(|w| Some((w, self.conns.get_mut(&w)?))) {
+            conn.paused = waiting;
+            conn.flush();
+            let behind = conn.attached().is_some_and(|a| a.at < console.end());
+            conn.settle(writer, &self.epoll, behind);
+        }
+    }
+
+    /// A terminal that nobody has open reports that for ever; then only a change is of interest.
+    fn settle_master(&mut self, id: u32, hung_up: bool) {
+        let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) else { return };
+        let mut interest = EventFlags::IN;
+        interest.set(EventFlags::OUT, !run.input.is_empty());
+        interest.set(EventFlags::ET, hung_up);
+        let token = Token::Master(id, run.number);
+        if interest != run.interest && epoll::modify(&self.epoll, &run.master, token.data(), interest).is_ok()
+        {
+            run.interest = interest;
+        }
+    }
+
+    /// A frame from an attached client.
+    pub(super) fn frame(&mut self, conn_id: u32, kind: Kind, payload: &[u8]) {
+        let Some(attached) = self.conns.get_mut(&conn_id).and_then(Conn::attached) else { return };
+        let (id, mode) = (attached.console, attached.mode);
+        if kind == Kind::Detach {
+            return self.close(conn_id);
+        }
+        let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) else { return };
+        match (kind, mode, payload) {
+            (Kind::Input, Mode::Write, bytes) => {
+                let room = INPUT_BYTES.saturating_sub(run.input.len());
+                run.input.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                self.feed(id);
+                self.settle_master(id, false);
+                if bytes.len() > room {
+                    self.refused(conn_id, bytes.len() - room);
+                }
+            }
+            (Kind::Resize, Mode::Write, &[c1, c0, r1, r0]) => {
+                let (ws_col, ws_row) = (u16::from_be_bytes([c1, c0]), u16::from_be_bytes([r1, r0]));
+                let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+                // A guest without a window size is no worse off.
+                let _ = rustix::termios::tcsetwinsize(&run.master, size);
+            }
+            _ => {}
+        }
+    }
+
+    fn refused(&mut self, conn_id: u32, bytes: usize) {
+        if let Some(conn) = self.conns.get_mut(&conn_id) {
+            let text = format!("the guest does not read its console: {bytes} bytes of input dropped");
+            conn.notify(Kind::Notice, text.as_bytes());
+        }
+    }
+
+    pub(super) fn console_tick(&mut self, id: u32, now: Instant) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        if console.relaunch_at.is_some_and(|at| at <= now) {
+            console.relaunch_at = None;
+            return self.relaunch(id);
+        }
+        let Some(run) = console.run.as_mut() else { return };
+        let epoll = &self.epoll;
+        run.watch.tick(now, |index, socket| {
+            let token = Token::Attempt(id, u16::try_from(index).unwrap_or(u16::MAX));
+            // Unwatched, it is given up after its time.
+            let _ = epoll::add(epoll, socket, token.data(), EventFlags::OUT);
+        });
+        if run.input_deadline.is_some_and(|at| at <= now) {
+            let dropped = std::mem::take(&mut run.input).len();
+            run.input_deadline = None;
+            let writer = console.writer;
+            self.settle_master(id, false);
+            self.feed(id);
+            if let Some(writer) = writer {
+                self.refused(writer, dropped);
+            }
+        }
+        self.conclude(id);
+    }
+
+    /// Writes down how far the guest has come, if that has changed, and tells those who wait for it.
+    pub(super) fn conclude(&mut self, id: u32) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        let Some(run) = console.run.as_mut() else { return };
+        if !run.watch.conclude(Instant::now()) {
+            return;
+        }
+        let (guest, record) = (console.guest.clone(), run.watch.record().clone());
+        self.write_ready(id);
+        if record.state == ReadyState::Ready {
+            self.happened(&guest, For::Ready, &Event::Ready(record));
+        }
+    }
+
+    pub(super) fn write_ready(&self, id: u32) {
+        let Some(console) = self.consoles.get(&id) else { return };
+        let Some(run) = console.run.as_ref() else { return };
+        if let Err(e) = write_json(&self.paths.ready_record(&console.guest), run.watch.record()) {
+            eprintln!("guest '{}': ignoring: {e:#}", console.guest);
+        }
+    }
+
+    /// Answers those who wait for it.
+    pub(super) fn happened(&mut self, guest: &GuestName, what: For, event: &Event) {
+        use crate::console::protocol::Answer;
+        for (id, conn) in &mut self.conns {
+            if matches!(&conn.phase, Phase::Waiting { guest: g, what: w } if g == guest && *w == what) {
+                conn.answer(&Answer::Ok(event));
+                conn.settle(*id, &self.epoll, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What is written down about a running guest, and about the end of one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::site::ReadyCheck;
+use crate::console::{logread, now_ms};
+use crate::host::Live;
+use crate::host::files::Files;
+use crate::names::GuestName;
+use crate::paths::Paths;
+
+/// Which process runs a guest (`run.json`). Written by the launcher before it asks the holder to adopt the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The process that is, or is about to become, the hypervisor.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot: field 22 of `/proc/PID/stat`. A process keeps it through execve(2), and
+    /// no other process with the same number has it.
+    pub start_ticks: u64,
+    /// The host's `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// `qemu`, `uml` or `nspawn`.
+    pub backend: String,
+    /// The pty master's number inside that process.
+    pub console_fd: i32,
+    /// Network namespace that the guest's addresses are in; the host's own if none.
+    pub netns: Option<PathBuf>,
+    /// Milliseconds since 1970.
+    pub launched_at_ms: u64,
+}
+
+impl RunRecord {
+    /// A record of the calling process, launched now.
+    pub fn of_this_process(backend: &str, console_fd: i32, netns: Option<PathBuf>) -> Result<Self> {
+        let pid = std::process::id().cast_signed();
+        let start_ticks = start_ticks(pid).context("finding the start time of this process")?;
+        let boot_id = boot_id()?;
+        Ok(Self {
+            pid,
+            start_ticks,
+            boot_id,
+            backend: backend.to_owned(),
+            console_fd,
+            netns,
+            launched_at_ms: now_ms(),
+        })
+    }
+
+    /// The guest's record; `None` if it was not launched or its end was already noticed.
+    pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
+        read_json(&paths.run_record(guest))
+    }
+
+    /// Replaces the guest's record.
+    pub fn write(&self, paths: &Paths, guest: &GuestName) -> Result<()> {
+        write_json(&paths.run_record(guest), self)
+    }
+
+    /// Whether that very process still runs; one that has ended but was not yet waited for does not.
+    pub fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|id| id == self.boot_id) && start_ticks(self.pid) == Some(self.start_ticks)
+    }
+}
+
+/// Start time of a process in clock ticks since boot; `None` if there is none or it has ended (a zombie).
+pub fn start_ticks(pid: i32) -> Option<u64> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in field 2 may contain spaces and parentheses, so that fields count from its last one, see proc_pid_stat(5).
+fn parse_stat(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" | "x" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
+    Ok(id.trim().to_owned())
+}
+
+/// How far a guest has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadyState {
+    /// Not everything has been seen yet.
+    Waiting,
+    /// Everything has been seen.
+    Ready,
+    /// The time for it is over, and not everything has been seen. It may still become ready.
+    Degraded,
+}
+
+/// A check and when it was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// What was looked for.
+    pub check: ReadyCheck,
+    /// Milliseconds since 1970; none as long as it has not been seen.
+    pub at_ms: Option<u64>,
+}
+
+/// `ready.json`: valid as long as the process in it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyRecord {
+    /// How far the guest has come.
+    pub state: ReadyState,
+    /// When it got into that state, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The same, counted from its launch.
+    pub after_ms: u64,
+    /// As in [`RunRecord`].
+    pub pid: i32,
+    /// As in [`RunRecord`].
+    pub start_ticks: u64,
+    /// In the order in which they were asked for.
+    pub checks: Vec<CheckRecord>,
+}
+
+impl ReadyRecord {
+    /// The guest's record; `None` if it is not running.
+    pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
+        read_json(&paths.ready_record(guest))
+    }
+}
+
+/// What ended a guest's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// It ended by itself; the code is its status.
+    Exit,
+    /// A signal; the code is its number.
+    Signal,
+    /// Seen by a process that may not know (not its parent).
+    Unknown,
+}
+
+/// `last-exit.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// What ended it.
+    pub cause: Cause,
+    /// Exit status or signal.
+    pub code: Option<i32>,
+    /// The boot that ended, as the console's log counts; 0 if nothing was ever logged.
+    pub boot: u32,
+    /// The end of its console, without escape sequences: at most 20 lines, none empty, the newest last.
+    pub last_lines: Vec<String>,
+}
+
+impl ExitRecord {
+    /// The guest's record; `None` if it never ended.
+    pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
+        read_json(&paths.last_exit(guest))
+    }
+
+    /// As a person would say it: `exit 1`, `signal 9`, `ended`.
+    pub fn told(&self) -> String {
+        match (self.cause, self.code) {
+            (Cause::Exit, Some(code)) => format!("exit {code}"),
+            (Cause::Signal, Some(code)) => format!("signal {code}"),
+            _ => "ended".to_owned(),
+        }
+    }
+}
+
+const LAST_LINES: usize = 20;
+
+/// Writes down the end of a guest that was launched at the given time, and gives back what now stands there. The holder
+/// calls it when it sees the end, and a service manager's stop hook when it is told the cause, in either order: a known
+/// cause is never replaced by an unknown one of the same run.
+pub fn write_exit(
+    paths: &Paths,
+    guest: &GuestName,
+    launched_at_ms: u64,
+    cause: Cause,
+    code: Option<i32>,
+) -> Result<ExitRecord> {
+    if cause == Cause::Unknown
+        && let Some(known) = ExitRecord::read(paths, guest)?
+        && known.cause != Cause::Unknown
+        && known.at_ms >= launched_at_ms
+    {
+        return Ok(known);
+    }
+    let dir = paths.console(guest);
+    let boot = logread::resolve(&dir, 0).unwrap_or(0);
+    let last_lines = logread::last_lines(&dir, boot, LAST_LINES);
+    let record = ExitRecord { at_ms: now_ms(), cause, code, boot, last_lines };
+    write_json(&paths.last_exit(guest), &record)?;
+    Ok(record)
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(bytes) = Live.read(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("understanding '{}'", path.display()))
+}
+
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut bytes = serde_json::to_vec(value).with_context(|| format!("writing '{}'", path.display()))?;
+    bytes.push(b'\n');
+    Live.write(path, &bytes, 0o640)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_process_with_an_odd_name_has_a_start_time() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0";
+        assert_eq!(parse_stat(stat), Some(987_654));
+        assert_eq!(parse_stat(&stat.replace(" S ", " Z ")), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_with_its_number_is_not() {
+        let mut record = RunRecord::of_this_process("uml", 3, None).unwrap();
+        assert!(record.is_alive());
+        record.start_ticks += 1;
+        assert!(!record.is_alive());
+    }
+
+    #[test]
+    fn a_known_cause_is_kept_whoever_comes_first() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths::new(state.path(), state.path());
+        let guest: GuestName = "ce".parse().unwrap();
+        let launched = now_ms();
+        let told = |record: Result<ExitRecord>| record.unwrap().told();
+        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Unknown, None)), "ended");
+        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Exit, Some(3))), "exit 3");
+        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Unknown, None)), "exit 3");
+        assert_eq!(told(write_exit(&paths, &guest, now_ms() + 1, Cause::Unknown, None)), "ended");
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_line_is_read_or_refused(text in ".{0,200}") {
+            let _ = parse_stat(&text);
+        }
+    }
+}
