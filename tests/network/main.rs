@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
+mod commands;
 mod lab;
 mod modes;
 mod ports;

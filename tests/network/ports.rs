@@ -2,18 +2,15 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use gridgate::cli::enter;
 use gridgate::config::site::NetworkMode;
 use gridgate::host::Live;
 use gridgate::host::net::{LinkKind, Net, Port};
 use gridgate::host::programs::{Program, Programs};
 use gridgate::names::MacAddr;
 use gridgate::network::{free, leftovers};
-use gridgate::paths::Paths;
 use nix::mount::{MsFlags, mount};
 
 use crate::lab::{GUEST_MAC, LIMIT, link, name, private, site, up};
@@ -140,49 +137,5 @@ fn a_jumbo_bridge_gets_jumbo_ports() {
         let _tap = Live.open_tap(None, port, None).unwrap();
         assert_eq!(link(None, "gg-ce").unwrap().mtu, 9000);
         assert_eq!(link(None, "gg0").unwrap().mtu, 9000);
-    });
-}
-
-/// Becomes what `gridgate enter` becomes; only in the process that the next test starts.
-#[test]
-fn enter_in_a_process_of_its_own() {
-    let Ok(run) = std::env::var("GRIDGATE_TEST_RUN") else { return };
-    #[derive(clap::Parser)]
-    struct Cli {
-        #[command(flatten)]
-        enter: enter::Args,
-    }
-    let words = std::env::var("GRIDGATE_TEST_COMMAND").unwrap();
-    let cli = <Cli as clap::Parser>::parse_from(["enter", "sh", "-c", &words]);
-    let mut paths = Paths::new(Path::new("/some/site"), Path::new("/some/state"));
-    paths.run = run.into();
-    let error = enter::run(&cli.enter, &site(NetworkMode::Rehearsal, None), &paths).unwrap_err();
-    println!("\nrefused: {error:#}");
-    std::process::exit(1);
-}
-
-#[test]
-fn enter_becomes_the_command_in_the_sites_namespace() {
-    private(|paths| {
-        let enter = |command: &str| {
-            let mut test = Command::new(std::env::current_exe().unwrap());
-            test.args(["--exact", "ports::enter_in_a_process_of_its_own", "--nocapture", "--test-threads=1"]);
-            test.env("GRIDGATE_TEST_RUN", &paths.run).env("GRIDGATE_TEST_COMMAND", command);
-            test.current_dir("/usr").output().unwrap()
-        };
-        let refused = enter("true");
-        assert_eq!(refused.status.code(), Some(1));
-        let said = String::from_utf8_lossy(&refused.stdout).into_owned();
-        let expected =
-            "refused: site 'test' is down, so it has no network to enter; 'gridgate up' brings it up";
-        assert!(said.contains(expected), "{said}");
-
-        up(&site(NetworkMode::Rehearsal, None), paths);
-        let entered =
-            enter("stat -Lc %i /proc/self/ns/net; echo $PWD $GRIDGATE_SITE $GRIDGATE_STATE; exit 7");
-        assert_eq!(entered.status.code(), Some(7));
-        let said = String::from_utf8_lossy(&entered.stdout).into_owned();
-        let inode = std::fs::metadata(paths.netns()).unwrap().ino();
-        assert!(said.ends_with(&format!("{inode}\n/usr /some/site /some/state\n")), "{said}");
     });
 }
