@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::site::{Guest, Site};
+use crate::config::site::Site;
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::host::net::{Net, become_program};
@@ -52,33 +52,27 @@ pub fn run(args: &Args, site: &Site, paths: &Paths) -> Result<Infallible> {
         bail!("guest '{0}' is not running; 'gridgate start {0}' starts it", guest.name);
     }
     let endpoint = network::guest_endpoint(site, guest, &links, 22);
-    let program = command_line(args, guest, endpoint, paths, Live.stat(&paths.site_key())?.is_some());
+    let program = command_line(args, &guest.fqdn, endpoint, paths, Live.stat(&paths.site_key())?.is_some());
     Err(become_program(ns.as_deref(), &program))
 }
 
-/// The name in known_hosts is the guest's, whatever way leads to it. The user's own keys and agent are tried too.
-fn command_line(args: &Args, guest: &Guest, to: SocketAddr, paths: &Paths, has_site_key: bool) -> Program {
-    let mut ssh = Program::new("ssh")
-        .args(["-o", &format!("UserKnownHostsFile=\"{}\"", unexpanded(&paths.known_hosts()))])
-        .args([
-            "-o",
-            "GlobalKnownHostsFile=/dev/null",
-            "-o",
-            "StrictHostKeyChecking=yes",
-            "-o",
-            "CheckHostIP=no",
-        ])
-        .args([
-            "-o",
-            &format!("HostKeyAlias={}", guest.fqdn),
-            "-o",
-            "IdentitiesOnly=no",
-            "-o",
-            "ConnectTimeout=10",
-        ]);
+/// The name in known_hosts is the guest's, whatever way leads to it. What the user's agent holds is tried too.
+fn command_line(args: &Args, host_key: &str, to: SocketAddr, paths: &Paths, has_site_key: bool) -> Program {
+    let mut options = vec![
+        format!("UserKnownHostsFile=\"{}\"", unexpanded(&paths.known_hosts())),
+        "GlobalKnownHostsFile=/dev/null".to_owned(),
+        "StrictHostKeyChecking=yes".to_owned(),
+        "CheckHostIP=no".to_owned(),
+        format!("HostKeyAlias={host_key}"),
+        "IdentitiesOnly=no".to_owned(),
+        "ConnectTimeout=10".to_owned(),
+    ];
     if has_site_key {
-        ssh = ssh.args(["-i", &unexpanded(&paths.site_key())]);
+        // Not as '-i', which looks for the file before it puts '%' for '%%'.
+        options.push(format!("IdentityFile=\"{}\"", unexpanded(&paths.site_key())));
     }
+    let ssh =
+        options.into_iter().fold(Program::new("ssh"), |ssh, option| ssh.args(["-o".to_owned(), option]));
     let host = match to {
         SocketAddr::V6(to) if to.scope_id() != 0 => format!("{}%{}", to.ip(), to.scope_id()),
         to => to.ip().to_string(),
@@ -89,4 +83,49 @@ fn command_line(args: &Args, guest: &Guest, to: SocketAddr, paths: &Paths, has_s
 /// ssh expands `%h` and the like in file names (ssh_config(5), TOKENS).
 fn unexpanded(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddrV6;
+
+    /// As ssh itself understands a command line: `ssh -G` prints the settings and connects to nothing.
+    fn understood(program: &Program) -> Option<String> {
+        if Live.find_program("ssh").is_none() {
+            eprintln!("skipped: there is no ssh");
+            return None;
+        }
+        let mut asked = Program::new("ssh").arg("-G");
+        asked.args.extend(program.args.iter().cloned());
+        Some(Live.run(&asked).unwrap().text())
+    }
+
+    fn line(to: &str) -> Program {
+        let args = Args { guest: "ce".into(), user: "root".into(), command: vec!["ls".into(), "-l".into()] };
+        let paths = Paths::new(Path::new("/site"), Path::new("/srv/100% ours"));
+        command_line(&args, "ce.example.org", to.parse().unwrap(), &paths, true)
+    }
+
+    #[test]
+    fn ssh_checks_the_key_under_the_guests_name_in_the_sites_own_list() {
+        let Some(said) = understood(&line("192.0.2.10:22")) else { return };
+        for expected in [
+            "user root",
+            "hostname 192.0.2.10",
+            "hostkeyalias ce.example.org",
+            "stricthostkeychecking true",
+            "userknownhostsfile /srv/100% ours/known_hosts",
+            "identityfile /srv/100%% ours/keys/site_ed25519",
+        ] {
+            assert!(said.lines().any(|l| l == expected), "'{expected}' in {said}");
+        }
+    }
+
+    #[test]
+    fn a_link_local_address_goes_with_its_interface() {
+        let to = SocketAddrV6::new("fe80::1".parse().unwrap(), 22, 0, 7);
+        let typed = line(&to.to_string()).typed();
+        assert!(typed.ends_with(" -- fe80::1%7 ls -l"), "{typed}");
+    }
 }
