@@ -19,4 +19,5 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
-
+pub mod image;
+pub mod cli;

@@ -7,9 +7,11 @@
 
 pub mod files;
 pub mod programs;
+pub mod temporary;
+pub mod disks;
 
 /// All that can be asked of a machine.
-pub trait Host: files::Files + programs::Programs + Send + Sync {}
+pub trait Host: files::Files + programs::Programs + disks::Disks + Send + Sync {}
 
 /// The machine that this process runs on.
 #[derive(Debug, Default, Clone, Copy)]

@@ -1,9 +1,10 @@
 //! Other programs: started with a clean idea of where each stream goes, and told of as they were typed.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -108,18 +109,33 @@ pub trait Programs {
     /// As [`Programs::run_any`], and a status other than 0 is an error that shows the command, its status and the end
     /// of what it said.
     fn run(&self, program: &Program) -> Result<Ran> {
+        succeeded(program, self.run_any(program)?)
+    }
+
+    /// As [`Programs::run`], and each line that the program says (on its standard error) is handed on as it comes.
+    fn run_watched(&self, program: &Program, watch: &mut dyn FnMut(&str)) -> Result<Ran> {
         let ran = self.run_any(program)?;
-        if ran.status == 0 {
-            return Ok(ran);
-        }
-        let said = String::from_utf8_lossy(&ran.stderr);
-        let lines: Vec<&str> = said.lines().rev().filter(|l| !l.trim().is_empty()).take(8).collect();
-        let tail: Vec<&str> = lines.into_iter().rev().collect();
-        anyhow::bail!("'{}' ended with status {}: {}", program.typed(), ran.status, tail.join(" | "))
+        String::from_utf8_lossy(&ran.stderr).lines().for_each(watch);
+        succeeded(program, ran)
     }
 
     /// Where in `$PATH` (and the sbin directories, which a plain user's `$PATH` lacks) a program is.
     fn find_program(&self, name: &str) -> Option<PathBuf>;
+}
+
+fn succeeded(program: &Program, ran: Ran) -> Result<Ran> {
+    if ran.status == 0 {
+        return Ok(ran);
+    }
+    let said = String::from_utf8_lossy(&ran.stderr);
+    let lines: Vec<&str> = said.lines().rev().filter(|l| !l.trim().is_empty()).take(8).collect();
+    let tail: Vec<&str> = lines.into_iter().rev().collect();
+    anyhow::bail!("'{}' ended with status {}: {}", program.typed(), ran.status, tail.join(" | "))
+}
+
+/// 128 + signal if a signal ended it, as shells have it.
+fn shell_status(status: ExitStatus) -> i32 {
+    status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1)
 }
 
 impl Programs for super::Live {
@@ -137,9 +153,34 @@ impl Programs for super::Live {
         if let Some(feeder) = feeder {
             let _ = feeder.join();
         }
-        use std::os::unix::process::ExitStatusExt;
-        let status = output.status.code().or(output.status.signal().map(|s| 128 + s)).unwrap_or(1);
-        Ok(Ran { status, stdout: output.stdout, stderr: output.stderr })
+        Ok(Ran { status: shell_status(output.status), stdout: output.stdout, stderr: output.stderr })
+    }
+
+    fn run_watched(&self, program: &Program, watch: &mut dyn FnMut(&str)) -> Result<Ran> {
+        let what = || format!("running '{}'", program.typed());
+        let mut command = program.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(what)?;
+        let stdout = child.stdout.take().map(|mut stdout| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                // What came before a read error is still the output.
+                let _ = stdout.read_to_end(&mut bytes);
+                bytes
+            })
+        });
+        let mut said = Vec::new();
+        if let Some(stderr) = child.stderr.take() {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).with_context(what)? > 0 {
+                watch(String::from_utf8_lossy(&line).trim_end());
+                said.append(&mut line);
+            }
+        }
+        let status = shell_status(child.wait().with_context(what)?);
+        let stdout = stdout.and_then(|reader| reader.join().ok()).unwrap_or_default();
+        succeeded(program, Ran { status, stdout, stderr: said })
     }
 
     fn find_program(&self, name: &str) -> Option<PathBuf> {
@@ -149,5 +190,27 @@ impl Programs for super::Live {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let fixed = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
         std::env::split_paths(&path).chain(fixed).map(|dir| dir.join(name)).find(|p| p.is_file())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Live;
+
+    #[test]
+    fn a_watched_program_hands_on_each_line_and_its_output() {
+        let program = Program::new("sh").args(["-c", "echo out; echo one >&2; printf two >&2"]);
+        let mut lines = Vec::new();
+        let ran = Live.run_watched(&program, &mut |line| lines.push(line.to_owned())).unwrap();
+        assert_eq!(lines, ["one", "two"]);
+        assert_eq!(ran.text(), "out");
+    }
+
+    #[test]
+    fn a_watched_program_that_fails_shows_the_end_of_what_it_said() {
+        let program = Program::new("sh").args(["-c", "echo why >&2; exit 3"]);
+        let error = Live.run_watched(&program, &mut |_| ()).unwrap_err().to_string();
+        assert_eq!(error, "'sh -c 'echo why >&2; exit 3'' ended with status 3: why");
     }
 }

@@ -1,0 +1,156 @@
+//! `gridgate image`: build, look at and remove golden images.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::host::Host;
+use crate::image::build::{Built, When, build};
+use crate::image::manifest::Manifest;
+use crate::image::{definition, store};
+use crate::names::{Bytes, ImageName};
+use crate::paths::Paths;
+use crate::progress::Progress;
+
+/// What to do with golden images
+#[derive(Debug, clap::Subcommand)]
+pub enum ImageCommand {
+    /// Build an image from its definition, if it is not up to date
+    Build {
+        /// Image to build, as its definition is named
+        name: ImageName,
+        /// Build it even if it is up to date
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the images of this host
+    List,
+    /// Show what an image is and what is in it
+    Show {
+        /// Image to show
+        name: ImageName,
+    },
+    /// Read all of an image and compare it with its manifest
+    Verify {
+        /// Image to verify
+        name: ImageName,
+    },
+    /// Remove an image; guests made from it stay as they are
+    Remove {
+        /// Image to remove
+        name: ImageName,
+    },
+}
+
+/// Runs the command; data goes to `out`, as JSON if asked for.
+pub fn run(
+    command: &ImageCommand,
+    host: &dyn Host,
+    paths: &Paths,
+    json: bool,
+    progress: &Progress,
+    out: &mut dyn Write,
+) -> Result<()> {
+    match command {
+        ImageCommand::Build { name, force } => {
+            let definition = definition::find(host, &paths.site, name)?;
+            let when = if *force { When::Always } else { When::Changed };
+            let (manifest, new) = match build(host, paths, &definition, when, progress)? {
+                Built::UpToDate(manifest) => {
+                    progress.say(&format!("image '{name}' is up to date"));
+                    (manifest, false)
+                }
+                Built::New(manifest) => (manifest, true),
+            };
+            if json {
+                print_json(out, &json!({"version": 1, "built": new, "image": manifest}))?;
+            }
+        }
+        ImageCommand::List => {
+            let images = store::list(host, paths)?;
+            if json {
+                let rows: Vec<_> = images.iter().map(|(name, image)| row(name, image)).collect();
+                return print_json(out, &json!({"version": 1, "images": rows}));
+            }
+            writeln!(out, "{:<20} {:>7} {:>7} {:>8}  STATE", "IMAGE", "SIZE", "USED", "PACKAGES")?;
+            for (name, image) in &images {
+                match image {
+                    Ok(golden) => {
+                        let disk = &golden.manifest.disk;
+                        let (size, used) = (Bytes(disk.size_bytes), Bytes(disk.allocated_bytes));
+                        writeln!(
+                            out,
+                            "{name:<20} {size:>7} {used:>7} {:>8}  ok",
+                            golden.manifest.packages.len()
+                        )?;
+                    }
+                    Err(e) => writeln!(out, "{name:<20} {:>7} {:>7} {:>8}  {e:#}", "-", "-", "-")?,
+                }
+            }
+        }
+        ImageCommand::Show { name } => {
+            let manifest = store::open(host, paths, name)?.manifest;
+            if json {
+                return print_json(out, &json!({"version": 1, "image": manifest}));
+            }
+            print_manifest(out, paths, &manifest)?;
+        }
+        ImageCommand::Verify { name } => {
+            let golden = store::verify(host, paths, name, progress)?;
+            if json {
+                return print_json(out, &json!({"version": 1, "name": name, "ok": true}));
+            }
+            progress
+                .say(&format!("image '{name}' is as it was built: blake3 {}", golden.manifest.disk.blake3));
+        }
+        ImageCommand::Remove { name } => {
+            store::remove(host, paths, name)?;
+            progress.say(&format!("image '{name}' is removed"));
+        }
+    }
+    Ok(())
+}
+
+fn row(name: &ImageName, image: &Result<store::Golden>) -> serde_json::Value {
+    match image {
+        Ok(golden) => json!({
+            "name": name,
+            "ok": true,
+            "size_bytes": golden.manifest.disk.size_bytes,
+            "allocated_bytes": golden.manifest.disk.allocated_bytes,
+            "definition_digest": golden.manifest.definition_digest,
+            "built_at_epoch_seconds": golden.manifest.built_at_epoch_seconds,
+        }),
+        Err(e) => json!({"name": name, "ok": false, "why": format!("{e:#}")}),
+    }
+}
+
+fn print_manifest(out: &mut dyn Write, paths: &Paths, manifest: &Manifest) -> Result<()> {
+    let disk = &manifest.disk;
+    writeln!(out, "name        {}", manifest.name)?;
+    writeln!(out, "directory   {}", paths.image(&manifest.name).display())?;
+    writeln!(
+        out,
+        "disk        {} ({} used), UUID {}",
+        Bytes(disk.size_bytes),
+        Bytes(disk.allocated_bytes),
+        disk.uuid
+    )?;
+    writeln!(out, "blake3      {}", disk.blake3)?;
+    for (what, part) in [("kernel", &manifest.kernel), ("initrd", &manifest.initrd)] {
+        if let Some(part) = part {
+            writeln!(out, "{what:<11} {} ({})", part.file, Bytes(part.size_bytes))?;
+        }
+    }
+    writeln!(out, "built by    {} with {}", manifest.built_by, manifest.tools.join(", "))?;
+    writeln!(out, "packages    {}", manifest.packages.len())?;
+    for package in &manifest.packages {
+        writeln!(out, "  {} {}", package.name, package.version)?;
+    }
+    Ok(())
+}
+
+fn print_json(out: &mut dyn Write, value: &serde_json::Value) -> Result<()> {
+    Ok(writeln!(out, "{value}")?)
+}

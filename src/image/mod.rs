@@ -1,0 +1,15 @@
+//! Golden images: from a definition to a filesystem that guests are cloned from.
+//!
+//! ```text
+//! images/NAME.toml --definition--> Definition --build--> STATE/images/NAME/ --store::open--> Golden --clone--> disk
+//! ```
+//!
+//! An image's directory appears under its name in one rename, complete; whatever else lies there has a name of
+//! [`crate::host::temporary::Maker`]'s and is no image.
+
+pub mod definition;
+pub mod sources;
+pub mod manifest;
+pub mod store;
+mod tree;
+pub mod build;
