@@ -19,5 +19,6 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
+pub mod facts;
 pub mod image;
 pub mod cli;

@@ -25,15 +25,21 @@ struct Cli {
 enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
+    Doctor,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let paths = Paths::new(Path::new(&cli.site), &cli.state);
     let progress = Progress::new(Talk::Normal);
-    let Command::Image(command) = &cli.command;
-    match run(command, &Live, &paths, cli.json, &progress, &mut std::io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let out = &mut std::io::stdout().lock();
+    let done = match &cli.command {
+        Command::Image(command) => run(command, &Live, &paths, cli.json, &progress, out).map(|()| true),
+        Command::Doctor => gridgate::cli::doctor::run(&Live, &paths, cli.json, out),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(3),
         Err(e) => {
             eprintln!("gridgate: {e:#}");
             ExitCode::FAILURE

@@ -9,6 +9,7 @@ pub mod files;
 pub mod programs;
 pub mod temporary;
 pub mod disks;
+pub mod trial;
 
 /// All that can be asked of a machine.
 pub trait Host: files::Files + programs::Programs + disks::Disks + Send + Sync {}

@@ -1,0 +1,5 @@
+//! What is on the machine; looks, changes nothing.
+
+mod probe_guest;
+pub mod backends;
+pub mod doctor;
