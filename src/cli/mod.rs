@@ -1,6 +1,7 @@
 //! What people type.
 
 pub mod console;
+pub mod doctor;
 pub mod enter;
 pub mod hold;
 pub mod image;

@@ -13,6 +13,7 @@ pub mod loopdev;
 pub mod filesystem;
 pub mod temporary;
 pub mod disks;
+pub mod trial;
 
 /// All that can be asked of a machine.
 pub trait Host:

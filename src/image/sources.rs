@@ -134,7 +134,7 @@ pub fn rewrite(sources: &[Source], release: &str) -> Vec<Source> {
             // Backports and proposed updates are opted into package by package, never wholesale.
             let plain = base.bytes().all(|b| b.is_ascii_lowercase());
             let new = format!("{release}{pocket}");
-            if plain && !(rolling && !pocket.is_empty()) && !suites.contains(&new) {
+            if plain && (!rolling || pocket.is_empty()) && !suites.contains(&new) {
                 suites.push(new);
             }
         }

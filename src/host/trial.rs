@@ -1,0 +1,27 @@
+//! Trying what the kernel can do, in a network namespace that ends with the attempt.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Makes a bridge, in a thread with a network namespace of its own: bridge, namespace and thread end together.
+pub fn bridge() -> Result<()> {
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        add_bridge()
+    })
+    .join()
+    .map_err(|_| anyhow!("the attempt came to no end"))?
+}
+
+#[expect(unsafe_code, reason = "neither nix nor rustix has this call")]
+fn add_bridge() -> Result<()> {
+    /// `SIOCBRADDBR` of the kernel's include/uapi/linux/sockios.h; its argument is the bridge's name.
+    const ADD_BRIDGE: nix::libc::c_ulong = 0x89a0;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the call reads at most 16 bytes up to a zero byte from a string that lives as long as the program.
+    let result = unsafe { nix::libc::ioctl(socket.as_raw_fd(), ADD_BRIDGE as _, c"gridgate-probe".as_ptr()) };
+    nix::errno::Errno::result(result).map(drop).context("making a bridge")
+}
