@@ -26,4 +26,7 @@ pub mod backend;
 pub mod facts;
 pub mod plan;
 pub mod network;
+pub mod service;
+pub mod apply;
+pub mod report;
 pub mod cli;

@@ -1,48 +1,32 @@
-//! The process's edge.
+//! The process's edge: parse, run, print the error once, exit.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use gridgate::cli::image::{ImageCommand, run};
-use gridgate::host::Live;
-use gridgate::paths::Paths;
-use gridgate::progress::{Progress, Talk};
-
-#[derive(Parser)]
-struct Cli {
-    #[arg(long, env = "GRIDGATE_SITE", default_value = "/etc/gridgate")]
-    site: PathBuf,
-    #[arg(long, env = "GRIDGATE_STATE", default_value = "/var/lib/gridgate")]
-    state: PathBuf,
-    #[arg(long)]
-    json: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    #[command(subcommand)]
-    Image(ImageCommand),
-    Doctor,
-}
+use gridgate::cli::{self, Cli, Ending, Exit};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let paths = Paths::new(Path::new(&cli.site), &cli.state);
-    let progress = Progress::new(Talk::Normal);
-    let out = &mut std::io::stdout().lock();
-    let done = match &cli.command {
-        Command::Image(command) => run(command, &Live, &paths, cli.json, &progress, out).map(|()| true),
-        Command::Doctor => gridgate::cli::doctor::run(&Live, &paths, cli.json, out),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(3),
-        Err(e) => {
-            eprintln!("gridgate: {e:#}");
-            ExitCode::FAILURE
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout is no reason for another message.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
         }
+    };
+    match cli::run(cli) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => match error.downcast_ref::<Ending>() {
+            Some(ending) => {
+                if !ending.message.is_empty() {
+                    eprintln!("gridgate: {}", ending.message.trim_end());
+                }
+                ExitCode::from(ending.exit as u8)
+            }
+            None => {
+                eprintln!("gridgate: {error:#}");
+                ExitCode::from(Exit::Failed as u8)
+            }
+        },
     }
 }

@@ -97,6 +97,16 @@ impl Paths {
         self.guest(guest).join("identity.json")
     }
 
+    /// What was asked for last: `running` or `stopped`.
+    pub fn desired(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("desired")
+    }
+
+    /// How the guest was stopped last.
+    pub fn last_stop(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("last-stop.json")
+    }
+
     /// Logs of the guest's console.
     pub fn console(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("console")

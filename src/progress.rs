@@ -1,8 +1,28 @@
 //! What a long step may say while it runs: a line of talk on stderr, never on stdout.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on Ctrl-C (and SIGTERM, SIGHUP) asks for an orderly end: long steps look at [`interrupted`], fail, and what
+/// they had done is walked back. A second one ends the process at once.
+pub fn catch_interrupts() -> std::io::Result<()> {
+    let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // The order matters: the first signal must not yet find the flag set.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(())
+}
+
+/// Whether the user has asked for an end.
+pub fn interrupted() -> bool {
+    INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
 
 /// How much talk the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

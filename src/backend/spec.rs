@@ -34,6 +34,17 @@ pub enum Engine {
     Nspawn,
 }
 
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uml { .. } => "user-mode Linux",
+            Self::Qemu { kvm: true, .. } => "QEMU (KVM)",
+            Self::Qemu { kvm: false, .. } => "QEMU (emulated)",
+            Self::Nspawn => "systemd-nspawn",
+        })
+    }
+}
+
 /// What a guest is started with; `guests/NAME/spec.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {

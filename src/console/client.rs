@@ -28,6 +28,11 @@ pub fn connect(paths: &Paths) -> Result<UnixStream> {
         .with_context(|| format!("asking the console holder at '{}'", socket.display()))
 }
 
+/// Whether a holder answers.
+pub fn holder_runs(paths: &Paths) -> bool {
+    connect(paths).is_ok()
+}
+
 /// Hands a guest's console over: the pty master of the process that `run.json` names. The process must keep its own
 /// descriptor of the master open, under the number in the record.
 pub fn adopt(

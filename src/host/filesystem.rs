@@ -102,19 +102,29 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// Mounts a guest's disk for a guest that shares the host's kernel: set-id programs and devices work as they would on a
+/// disk of its own. The mount is attached nowhere yet, and vanishes with its last user.
+pub fn mount_for_guest(disk: &Path) -> Result<std::os::fd::OwnedFd> {
+    ext4_uuid(disk)?;
+    detached(disk, MountAttrFlags::MOUNT_ATTR_RELATIME)
+}
+
 fn mount(disk: &Path) -> Result<Root> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    Ok(Root::from_fd(detached(disk, attributes)?, disk))
+}
+
+fn detached(disk: &Path, attributes: MountAttrFlags) -> Result<std::os::fd::OwnedFd> {
     let device = LoopDevice::attach(disk, false)?;
     // The type is always named: guessing it would let a guest choose which of the kernel's parsers reads its disk.
     let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", device.path())?;
     rustix::mount::fsconfig_set_string(&context, "errors", "remount-ro")?;
     rustix::mount::fsconfig_create(&context).context("mounting it (is the filesystem damaged?)")?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC
-        | MountAttrFlags::MOUNT_ATTR_NOATIME;
-    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    Ok(Root::from_fd(mount, disk))
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Whether the filesystem now fills its disk. A kernel may refuse to grow a mounted one (it takes CAP_SYS_RESOURCE, which

@@ -7,6 +7,7 @@
 
 pub mod files;
 pub mod net;
+pub mod processes;
 pub mod programs;
 pub mod root;
 pub mod loopdev;
@@ -14,6 +15,8 @@ pub mod filesystem;
 pub mod temporary;
 pub mod disks;
 pub mod trial;
+pub mod model;
+pub mod recorder;
 
 /// All that can be asked of a machine.
 pub trait Host:

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::identity::assigned;
 use crate::paths::Paths;
 
-/// Writes it anew for all guests that have an identity. The file is sshd(8)'s: names and address, then the key.
+/// Writes it anew for all guests; one that has no identity yet is given one. The file is sshd(8)'s: names and address, then the key.
 pub fn write(host: &dyn Host, paths: &Paths, site: &Site) -> Result<()> {
     let text = render(host, paths, site)?;
     if host.read(&paths.known_hosts())?.as_deref() == Some(text.as_bytes()) {
@@ -21,7 +21,7 @@ pub fn write(host: &dyn Host, paths: &Paths, site: &Site) -> Result<()> {
 fn render(host: &dyn Host, paths: &Paths, site: &Site) -> Result<String> {
     let mut text = String::new();
     for guest in &site.guests {
-        let Some(assigned) = assigned::load(host, paths, &guest.name)? else { continue };
+        let assigned = assigned::load_or_draw(host, paths, &guest.name)?;
         let key = assigned.host_key_public()?;
         let mut words = key.split_whitespace();
         let (kind, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

@@ -1,0 +1,35 @@
+//! `gridgate down`: guests in reverse order, then what held them together.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+
+use super::{Context, Exit, up};
+use crate::facts;
+use crate::names::GuestName;
+use crate::plan;
+
+/// Take guests down in reverse order, politely at first
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Guests to take down; all, and the site's networks, if none is named
+    pub guests: Vec<GuestName>,
+    /// Remove their disks, identities and logs as well
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// Takes guests down and says how each went.
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    let site = context.site()?;
+    context.need_root("taking guests down")?;
+    let _lock = context.lock()?;
+    let facts = facts::gather(&context.host, &context.paths, &site)?;
+    let plan =
+        plan::down::plan(&context.paths, &site, &facts, &args.guests, args.purge).map_err(up::refuse)?;
+    if plan.is_empty() {
+        context.progress.say("nothing to do: all is down");
+        return Ok(Exit::Done);
+    }
+    let outcome = up::walk(context, &site, &plan)?;
+    up::conclude(&plan, &outcome)
+}

@@ -1,0 +1,97 @@
+//! `gridgate gc`: find and free what a killed command left; only gridgate's own, and only what nobody uses.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use super::{Context, Exit};
+use crate::console::client;
+use crate::console::record::RunRecord;
+use crate::host::disks::Disks;
+use crate::host::files::Files;
+use crate::image::store;
+use crate::names::GuestName;
+use crate::network;
+use crate::service::direct;
+
+/// Find and free what a killed command left
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Only show what would be freed; exit 3 if there is something
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    found: Vec<String>,
+    freed: bool,
+}
+
+/// Frees everything that it finds; the first error is told at the end.
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    context.need_root("looking for leftovers")?;
+    let _lock = context.lock()?;
+    let (host, paths) = (&context.host, &context.paths);
+    let mut found = Vec::new();
+    let mut freed: Vec<Result<()>> = Vec::new();
+
+    let mut files = store::leftovers(host, paths)?;
+    for guest in host.list(&paths.guests())? {
+        files.extend(host.abandoned(&paths.guests().join(guest))?);
+    }
+    for name in host.list(&paths.run.join("guests"))? {
+        let Ok(guest) = name.parse::<GuestName>() else { continue };
+        if RunRecord::read(paths, &guest)?.is_none_or(|record| !record.is_alive()) {
+            files.push(paths.run_guest(&guest));
+        }
+    }
+    let nobody = !direct::any_running(paths);
+    if nobody && host.stat(&paths.run)?.is_some() && !client::holder_runs(paths) {
+        files.retain(|path| !path.starts_with(&paths.run));
+    }
+    for path in files {
+        found.push(path.display().to_string());
+        if !args.dry_run {
+            freed.push(host.remove(&path));
+        }
+    }
+    for leftover in network::leftovers(host, paths)? {
+        found.push(leftover.to_string());
+        if !args.dry_run {
+            freed.push(network::free(host, paths, &leftover));
+        }
+    }
+    // Last, since the namespace of a rehearsed site is bound there.
+    if nobody && host.stat(&paths.run)?.is_some() {
+        match client::holder_runs(paths) {
+            true => {
+                found.push("a console holder without a guest".to_owned());
+                if !args.dry_run {
+                    freed.push(client::quit(paths));
+                    freed.push(host.remove(&paths.run));
+                }
+            }
+            false => {
+                found.push(paths.run.display().to_string());
+                if !args.dry_run {
+                    freed.push(host.remove(&paths.run));
+                }
+            }
+        }
+    }
+
+    if context.json {
+        super::print_json(&Document { version: 1, found: found.clone(), freed: !args.dry_run })?;
+    } else {
+        for line in &found {
+            super::print(&format!("{line}\n"))?;
+        }
+    }
+    if found.is_empty() {
+        context.progress.say("nothing was left behind");
+    }
+    freed.into_iter().collect::<Result<Vec<()>>>()?;
+    Ok(if args.dry_run && !found.is_empty() { Exit::Differs } else { Exit::Done })
+}

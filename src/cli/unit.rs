@@ -1,0 +1,68 @@
+//! `gridgate unit`: what a guest's unit calls when the guest is to stop, and when it has ended.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::{Context, Exit};
+use crate::backend::spec::Spec;
+use crate::console::record::{Cause, RunRecord, write_exit};
+use crate::host::files::Files;
+use crate::names::GuestName;
+use crate::service::ladder::{self, Rung};
+
+/// Stop a guest, or note its end, on behalf of its unit
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// What is the matter
+    #[arg(value_enum)]
+    pub what: What,
+    /// The guest
+    pub guest: GuestName,
+}
+
+/// `ExecStop=` and `ExecStopPost=` of the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// It is to stop
+    Stop,
+    /// It has ended
+    Ended,
+}
+
+/// See [`What`].
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    let (paths, guest) = (&context.paths, &args.guest);
+    let record = RunRecord::read(paths, guest)?;
+    match args.what {
+        What::Stop => {
+            let alive = record.filter(RunRecord::is_alive);
+            if let (Some(record), Some(spec)) = (alive, Spec::read(&context.host, paths, guest)?) {
+                let stopped =
+                    ladder::stop(paths, &spec, &record, Duration::from_millis(spec.stop_timeout_ms))?;
+                if stopped.rung != Rung::Already {
+                    context.host.write(&paths.last_stop(guest), &serde_json::to_vec(&stopped)?, 0o644)?;
+                    context.progress.say(&format!("{guest}: {stopped}"));
+                }
+            }
+        }
+        What::Ended => {
+            // systemd.exec(5): $EXIT_CODE and $EXIT_STATUS of the main process; a signal is told by name.
+            let variable = |name: &str| std::env::var(name).unwrap_or_default();
+            let status = variable("EXIT_STATUS");
+            let (cause, code) = match variable("EXIT_CODE").as_str() {
+                "exited" => (Cause::Exit, status.parse().ok()),
+                "killed" | "dumped" => (Cause::Signal, signal_number(&status)),
+                _ => (Cause::Unknown, None),
+            };
+            let launched = record.map_or(0, |record| record.launched_at_ms);
+            write_exit(paths, guest, launched, cause, code)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn signal_number(name: &str) -> Option<i32> {
+    format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+}

@@ -1,0 +1,132 @@
+//! `gridgate up` and `gridgate plan`: the same plan, walked or printed.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use super::{Context, Ending, Exit};
+use crate::apply::{self, Machine, Outcome};
+use crate::config::site::Site;
+use crate::facts;
+use crate::names::GuestName;
+use crate::plan::{self, Plan, Problem};
+use crate::report;
+use crate::service;
+
+/// Show what `up` would do
+#[derive(Debug, ClapArgs)]
+pub struct PlanArgs {
+    /// Guests to bring up; those that start with the host if none is named
+    pub guests: Vec<GuestName>,
+}
+
+/// Bring guests up: networks, disks, identities, and start
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Guests to bring up; those that start with the host if none is named
+    pub guests: Vec<GuestName>,
+}
+
+#[derive(Serialize)]
+struct PlanDocument {
+    version: u32,
+    steps: Vec<StepDocument>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct StepDocument {
+    step: usize,
+    what: String,
+    after: Vec<usize>,
+}
+
+/// Prints the plan; exit 3 if there is something to do.
+pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
+    let site = context.site()?;
+    let facts = facts::gather(&context.host, &context.paths, &site)?;
+    let plan = plan::up::plan(&context.paths, &site, &facts, &args.guests).map_err(refuse)?;
+    if context.json {
+        let step = |(number, step): (usize, &plan::Step)| StepDocument {
+            step: number + 1,
+            what: step.action.to_string(),
+            after: step.after.iter().map(|before| before + 1).collect(),
+        };
+        let steps = plan.steps.iter().enumerate().map(step).collect();
+        super::print_json(&PlanDocument { version: 1, steps, notes: plan.notes.clone() })?;
+    } else {
+        super::print(&report::text::plan(&plan))?;
+        if plan.is_empty() {
+            context.progress.say("nothing to do: everything is as the site wants it");
+        }
+    }
+    Ok(if plan.is_empty() { Exit::Done } else { Exit::Differs })
+}
+
+/// Makes it so, and waits until the guests are ready.
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    let site = context.site()?;
+    context.need_root("bringing guests up")?;
+    up(context, &site, &args.guests)
+}
+
+/// What `up`, `start` and the second half of `restart` do.
+pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
+    let _lock = context.lock()?;
+    let facts = facts::gather(&context.host, &context.paths, site)?;
+    let plan = plan::up::plan(&context.paths, site, &facts, guests).map_err(refuse)?;
+    for note in &plan.notes {
+        context.progress.say(&format!("note: {note}"));
+    }
+    if plan.is_empty() {
+        context.progress.say("nothing to do: everything is as the site wants it");
+        return Ok(Exit::Done);
+    }
+    let outcome = walk(context, site, &plan)?;
+    conclude(&plan, &outcome)
+}
+
+/// Walks a plan on this machine.
+pub fn walk(context: &Context, site: &Site, plan: &Plan) -> Result<Outcome> {
+    crate::progress::catch_interrupts()?;
+    let manager = service::manager(&context.paths)?;
+    let machine = Machine {
+        host: &context.host,
+        manager: manager.as_ref(),
+        paths: &context.paths,
+        site,
+        progress: &context.progress,
+        // Guests wait for each other and for their disks far longer than for processors.
+        workers: 8,
+    };
+    Ok(apply::apply(machine, plan))
+}
+
+/// The exit that an outcome deserves.
+pub fn conclude(plan: &Plan, outcome: &Outcome) -> Result<Exit> {
+    if !outcome.is_good() {
+        let exit = if outcome.all_undone() { Exit::Failed } else { Exit::HalfWay };
+        return Err(Ending::error(exit, report::text::failure(plan, outcome)));
+    }
+    if let Some(first) = outcome.not_ready.first() {
+        let names: Vec<&str> = outcome.not_ready.iter().map(GuestName::as_str).collect();
+        let message = format!(
+            "not ready in time, and left running: {}\nhint: see why with: gridgate console {first}",
+            names.join(", ")
+        );
+        return Err(Ending::error(Exit::Differs, message));
+    }
+    Ok(Exit::Done)
+}
+
+/// All problems of a plan as one error. Nothing was changed.
+pub fn refuse(problems: Vec<Problem>) -> anyhow::Error {
+    let mut text = String::new();
+    for problem in &problems {
+        text.push_str(&format!("{}\n", problem.message));
+        if let Some(hint) = &problem.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+    }
+    Ending::error(Exit::Failed, text)
+}

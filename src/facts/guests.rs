@@ -1,0 +1,63 @@
+//! What each guest has here, and whether it runs.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::backend::spec::Spec;
+use crate::config::site::Site;
+use crate::console::record::{ReadyRecord, ReadyState, RunRecord};
+use crate::host::Host;
+use crate::identity::personalise;
+use crate::names::GuestName;
+use crate::paths::Paths;
+
+/// One guest, as found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestFacts {
+    /// Length of its disk in bytes, if it has one.
+    pub disk_bytes: Option<u64>,
+    /// What it would be started with.
+    pub spec: Option<Spec>,
+    /// Digest of the identity that its disk was given; none if it was never finished.
+    pub personalised: Option<String>,
+    /// The process that runs it.
+    pub running: Option<RunRecord>,
+    /// How far it has come since its start.
+    pub ready: Option<ReadyState>,
+    /// Whether anything of it is kept at all.
+    pub kept: bool,
+}
+
+/// Looks at the site's guests and at whatever other guests have left something in the state directory.
+pub fn gather(host: &dyn Host, paths: &Paths, site: &Site) -> Result<BTreeMap<GuestName, GuestFacts>> {
+    let mut names: Vec<GuestName> = site.guests.iter().map(|guest| guest.name.clone()).collect();
+    for name in host.list(&paths.guests())? {
+        // What is not a guest's name was not made by gridgate.
+        if let Ok(name) = name.parse::<GuestName>()
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names.into_iter().map(|name| Ok((name.clone(), look(host, paths, &name)?))).collect()
+}
+
+/// Looks at one guest.
+pub fn look(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<GuestFacts> {
+    let running = RunRecord::read(paths, guest)?.filter(RunRecord::is_alive);
+    let ready = match &running {
+        Some(run) => ReadyRecord::read(paths, guest)?
+            .filter(|ready| ready.pid == run.pid && ready.start_ticks == run.start_ticks)
+            .map(|ready| ready.state),
+        None => None,
+    };
+    Ok(GuestFacts {
+        disk_bytes: host.stat(&paths.disk(guest))?.map(|stat| stat.len),
+        spec: Spec::read(host, paths, guest)?,
+        personalised: personalise::recall(host, paths, guest)?.map(|record| record.digest),
+        running,
+        ready,
+        kept: host.stat(&paths.guest(guest))?.is_some(),
+    })
+}

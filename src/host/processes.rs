@@ -1,0 +1,67 @@
+//! What /proc tells of processes (proc_pid_stat(5)).
+
+/// A process's lines of accounting that gridgate uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Its number.
+    pub pid: i32,
+    /// Its session.
+    pub session: i32,
+    /// Processor time used, in clock ticks (100 a second on every Linux that matters; sysconf(3) `_SC_CLK_TCK`).
+    pub cpu_ticks: u64,
+    /// Memory in use, in pages, shared ones included.
+    pub resident_pages: u64,
+}
+
+/// All processes of a session, its leader included.
+pub fn in_session(session: i32) -> Vec<i32> {
+    all().filter(|stat| stat.session == session).map(|stat| stat.pid).collect()
+}
+
+/// All processes that can be seen.
+pub fn all() -> impl Iterator<Item = Stat> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    })
+}
+
+/// The name in field 2 may contain anything, so that fields count from its last parenthesis.
+fn parse(pid: i32, stat: &str) -> Option<Stat> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some(Stat {
+        pid,
+        session: fields.get(6 - 3)?.parse().ok()?,
+        cpu_ticks: field(14)? + field(15)?,
+        resident_pages: field(24)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn this_process_is_in_its_own_session() {
+        let pid = std::process::id() as i32;
+        let ours = all().find(|stat| stat.pid == pid).unwrap();
+        assert!(in_session(ours.session).contains(&pid));
+        assert!(ours.resident_pages > 0);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_is_passed_over() {
+        let line = "7 (a) b) S 1 7 5 0 -1 0 0 0 0 0 11 22 0 0 20 0 1 0 99 4096 33 0";
+        assert_eq!(parse(7, line), Some(Stat { pid: 7, session: 5, cpu_ticks: 33, resident_pages: 33 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_refused(text in ".{0,200}") {
+            let _ = parse(1, &text);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a guest is to be started with.
+
+use std::path::{Path, PathBuf};
+
+use crate::backend::spec::{Engine, Spec, VERSION};
+use crate::config::site::{BackendChoice, Guest, Site};
+use crate::facts::engines::Engines;
+use crate::facts::{Facts, GoodImage, ImageFacts};
+use crate::paths::Paths;
+use crate::plan::Problem;
+use crate::plan::network::names;
+
+/// Settles everything that the site's files left open.
+pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<Spec, Problem> {
+    let image = image(guest, facts)?;
+    let network = site.network(&guest.network).ok_or_else(|| Problem {
+        message: format!("guest '{}': there is no network '{}'", guest.name, guest.network),
+        hint: None,
+    })?;
+    let port = names::port_name(&paths.id(), &guest.name, site.rehearsed());
+    let tap = port.map_err(|why| Problem {
+        message: format!("guest '{}': naming its network port: {why}", guest.name),
+        hint: None,
+    })?;
+    Ok(Spec {
+        version: VERSION,
+        guest: guest.name.clone(),
+        engine: engine(guest, &facts.engines, image)?,
+        memory_bytes: guest.memory_bytes,
+        cpus: guest.cpus,
+        disk: paths.disk(&guest.name),
+        mac: guest.mac,
+        address: guest.address,
+        bridge: network.bridge.clone(),
+        tap,
+        netns: site.rehearsed().then(|| paths.netns()),
+        kernel_args: guest.kernel_args.clone(),
+        ready: guest.ready.clone(),
+        ready_timeout_ms: guest.ready_timeout.as_millis() as u64,
+        stop_timeout_ms: guest.stop_timeout.as_millis() as u64,
+        console_log_bytes: guest.console_log_bytes,
+    })
+}
+
+/// The image that the guest's disk is, or is to be, cloned from.
+pub fn image<'f>(guest: &Guest, facts: &'f Facts) -> Result<&'f GoodImage, Problem> {
+    match facts.images.get(&guest.image) {
+        Some(ImageFacts::Good(image)) => Ok(image),
+        Some(ImageFacts::Bad(why)) => Err(Problem { message: why.clone(), hint: None }),
+        None => Err(Problem::with_hint(
+            format!("guest '{}': image '{}' was not looked at", guest.name, guest.image),
+            "this is a mistake in gridgate",
+        )),
+    }
+}
+
+fn engine(guest: &Guest, engines: &Engines, image: &GoodImage) -> Result<Engine, Problem> {
+    let refused = |kind: &str, why: &str| {
+        Problem::with_hint(
+            format!("guest '{}': backend '{kind}' does not work here: {why}", guest.name),
+            "look at: gridgate doctor",
+        )
+    };
+    let qemu = |kvm: bool| -> Result<Engine, Problem> {
+        engines.qemu.as_ref().map_err(|why| refused("qemu", why))?;
+        let Some((kernel, initrd)) = image.kernel.clone() else {
+            let message =
+                format!("guest '{}': image '{}' has no kernel for QEMU to start", guest.name, guest.image);
+            return Err(Problem::with_hint(
+                message,
+                "add a linux-image package to the image, or choose backend = \"uml\"",
+            ));
+        };
+        Ok(Engine::Qemu { kvm, kernel, initrd })
+    };
+    let uml = || match &engines.uml {
+        Ok(kernel) => Ok(Engine::Uml { kernel: PathBuf::from(kernel as &Path) }),
+        Err(why) => Err(refused("uml", why)),
+    };
+    match guest.backend {
+        BackendChoice::Qemu => qemu(engines.kvm),
+        BackendChoice::Uml => uml(),
+        BackendChoice::Nspawn => match &engines.nspawn {
+            Ok(()) => Ok(Engine::Nspawn),
+            Err(why) => Err(refused("nspawn", why)),
+        },
+        // Emulated QEMU needs three times the processor time of user-mode Linux for the same boot.
+        BackendChoice::Auto if engines.kvm && image.kernel.is_some() => qemu(true).or_else(|_| uml()),
+        BackendChoice::Auto => uml().or_else(|no_uml| {
+            qemu(false).map_err(|no_qemu| Problem {
+                message: format!("{}; {}", no_uml.message, no_qemu.message),
+                hint: no_qemu.hint,
+            })
+        }),
+    }
+}

@@ -1,0 +1,147 @@
+//! Up: networks, disks, identities, guests, each as far as it is not there yet.
+
+use std::collections::BTreeMap;
+
+use crate::config::site::{Guest, Site};
+use crate::console::record::ReadyState;
+use crate::facts::Facts;
+use crate::facts::guests::GuestFacts;
+use crate::identity::edits;
+use crate::names::GuestName;
+use crate::paths::Paths;
+use crate::plan::network;
+use crate::plan::{Action, Plan, Problem, order, spec};
+
+/// What brings these guests up; all that come up with the host if none is named. All problems at once.
+pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> Result<Plan, Vec<Problem>> {
+    let guests = order::select(site, names)?;
+    let mut problems = Vec::new();
+    let mut plan = Plan::default();
+
+    let mut ground = Vec::new();
+    match network::plan(site, &facts.network, &paths.id()) {
+        Ok(steps) => {
+            for step in steps {
+                let before = ground.last().copied().into_iter().collect();
+                ground.push(plan.push(Action::Network(step), before));
+            }
+        }
+        Err(found) => problems.extend(found.into_iter().map(Problem::from)),
+    }
+    let nothing = GuestFacts::default();
+    let found = |guest: &Guest| facts.guests.get(&guest.name).unwrap_or(&nothing);
+
+    let to_start: Vec<&Guest> =
+        guests.iter().copied().filter(|guest| found(guest).running.is_none()).collect();
+    if !to_start.is_empty() {
+        ground.push(plan.push(Action::Prepare, Vec::new()));
+    }
+    let behind = |guest: &Guest| {
+        let now = found(guest);
+        now.disk_bytes.is_none() || now.personalised.as_deref() != Some(edits::digest(site, guest).as_str())
+    };
+    let known_hosts = match !facts.known_hosts || to_start.iter().any(|guest| behind(guest)) {
+        true => Some(plan.push(Action::KnownHosts, Vec::new())),
+        false => None,
+    };
+
+    let mut ready: BTreeMap<&GuestName, usize> = BTreeMap::new();
+    let mut copied = 0;
+    for guest in order::sorted(&guests) {
+        let now = found(guest);
+        let wanted = match spec::spec(paths, site, guest, facts) {
+            Ok(wanted) => wanted,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        if now.running.is_some() {
+            if now.spec.as_ref() != Some(&wanted) || behind(guest) {
+                plan.notes.push(format!(
+                    "{0} runs with older settings; they change with: gridgate restart {0}",
+                    guest.name
+                ));
+            }
+            match now.ready {
+                Some(ReadyState::Ready) => {}
+                Some(ReadyState::Degraded) => plan
+                    .notes
+                    .push(format!("{0} runs but is not ready; look at: gridgate console {0}", guest.name)),
+                Some(ReadyState::Waiting) | None => {
+                    ready.insert(
+                        &guest.name,
+                        plan.push(Action::Ready { guest: guest.name.clone() }, Vec::new()),
+                    );
+                }
+            }
+            continue;
+        }
+        let mut before = ground.clone();
+        let mut own: Vec<usize> = known_hosts.into_iter().collect();
+        if now.disk_bytes.is_none() {
+            match clone(guest, facts) {
+                Ok((action, bytes)) => {
+                    copied += bytes;
+                    own.push(plan.push(action, Vec::new()));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        } else if now.disk_bytes.is_some_and(|len| len > guest.disk_bytes.0) {
+            plan.notes.push(format!("{}: its disk is larger than asked for and stays as it is", guest.name));
+        }
+        if behind(guest) {
+            own = vec![plan.push(Action::Personalise { guest: guest.name.clone() }, own)];
+        }
+        if now.spec.as_ref() != Some(&wanted) {
+            own.push(plan.push(Action::Spec(Box::new(wanted)), own.clone()));
+        }
+        before.extend(own);
+        before.extend(order::waits_for(guest).filter_map(|name| ready.get(name)));
+        let started = plan.push(Action::Start { guest: guest.name.clone() }, before);
+        ready.insert(&guest.name, plan.push(Action::Ready { guest: guest.name.clone() }, vec![started]));
+    }
+    if copied > facts.free_bytes {
+        let message = format!(
+            "the new disks take up to {} in '{}', where {} are free",
+            crate::names::Bytes(copied),
+            paths.state.display(),
+            crate::names::Bytes(facts.free_bytes)
+        );
+        problems.push(Problem::with_hint(message, "make room, or keep the state elsewhere with --state DIR"));
+    }
+    if problems.is_empty() { Ok(plan) } else { Err(dedup(problems)) }
+}
+
+/// The step and the bytes that it takes.
+fn clone(guest: &Guest, facts: &Facts) -> Result<(Action, u64), Problem> {
+    let image = spec::image(guest, facts)?;
+    if guest.disk_bytes.0 < image.size_bytes {
+        let message = format!(
+            "guest '{}': its disk of {} is smaller than image '{}' with {}",
+            guest.name,
+            guest.disk_bytes,
+            guest.image,
+            crate::names::Bytes(image.size_bytes)
+        );
+        return Err(Problem::with_hint(message, "ask for a larger disk in the guest's file"));
+    }
+    let action = Action::Clone {
+        guest: guest.name.clone(),
+        image: guest.image.clone(),
+        from: image.disk.clone(),
+        size: guest.disk_bytes,
+    };
+    Ok((action, image.allocated_bytes))
+}
+
+/// Four guests of one missing image are one problem.
+fn dedup(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut seen: Vec<Problem> = Vec::new();
+    for problem in problems {
+        if !seen.contains(&problem) {
+            seen.push(problem);
+        }
+    }
+    seen
+}

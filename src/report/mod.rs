@@ -1,0 +1,4 @@
+//! What is told to people and to programs.
+
+pub mod status;
+pub mod text;

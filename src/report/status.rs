@@ -1,0 +1,158 @@
+//! Desired and observed state of every guest. The fields are the ones of `gridgate status --json`: once shipped, a
+//! field keeps its name and meaning.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::backend::spec::Spec;
+use crate::config::site::Site;
+use crate::console::now_ms;
+use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
+use crate::host::{Host, processes};
+use crate::names::GuestName;
+use crate::paths::Paths;
+use crate::service::desired::{self, Desired};
+
+/// The whole document.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Format.
+    pub version: u32,
+    /// Name of the site.
+    pub site: String,
+    /// In the site's order.
+    pub guests: Vec<GuestStatus>,
+}
+
+/// One guest.
+#[derive(Debug, Clone, Serialize)]
+pub struct GuestStatus {
+    /// Name.
+    pub name: GuestName,
+    /// Role.
+    pub role: String,
+    /// What was asked for last.
+    pub desired: Desired,
+    /// What is.
+    pub observed: Observed,
+    /// Whether it answers.
+    pub ready: Readiness,
+    /// What runs it (or would; empty if it was never brought up).
+    pub backend: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The process that runs it.
+    pub pid: Option<i32>,
+    /// Since its launch.
+    pub uptime_ms: Option<u64>,
+    /// From launch to ready.
+    pub ready_after_ms: Option<u64>,
+    /// What its processes hold, as the kernel counts it; pages that they share are counted once for each.
+    pub memory_bytes: Option<u64>,
+    /// Processor time that its processes have used.
+    pub cpu_ms: Option<u64>,
+    /// How its last run ended.
+    pub last_exit: Option<ExitRecord>,
+}
+
+/// Whether a guest's process is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Observed {
+    /// It is.
+    Running,
+    /// It is not.
+    Stopped,
+}
+
+/// Whether a guest answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Readiness {
+    /// It does not run.
+    No,
+    /// It runs and has not answered yet.
+    Waiting,
+    /// It answers.
+    Ready,
+    /// It runs and did not answer in its time.
+    Degraded,
+}
+
+impl Status {
+    /// Whether every guest is as it was asked to be.
+    pub fn as_desired(&self) -> bool {
+        self.guests.iter().all(|guest| match guest.desired {
+            Desired::Running => guest.ready == Readiness::Ready,
+            Desired::Stopped => guest.observed == Observed::Stopped,
+        })
+    }
+}
+
+/// Looks at the guests of these names, or at all.
+pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) -> Result<Status> {
+    let wanted = site.guests.iter().filter(|guest| names.is_empty() || names.contains(&guest.name));
+    let mut used = Usage::default();
+    let mut guests = Vec::new();
+    for guest in wanted {
+        let run = RunRecord::read(paths, &guest.name)?.filter(RunRecord::is_alive);
+        let ready = ReadyRecord::read(paths, &guest.name)?.filter(|ready| {
+            run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
+        });
+        let usage = run.as_ref().map(|run| used.of(run.pid));
+        guests.push(GuestStatus {
+            name: guest.name.clone(),
+            role: guest.role.clone(),
+            desired: desired::read(host, paths, &guest.name)?,
+            observed: if run.is_some() { Observed::Running } else { Observed::Stopped },
+            ready: match (&run, ready.as_ref().map(|ready| ready.state)) {
+                (None, _) => Readiness::No,
+                (Some(_), Some(ReadyState::Ready)) => Readiness::Ready,
+                (Some(_), Some(ReadyState::Degraded)) => Readiness::Degraded,
+                (Some(_), Some(ReadyState::Waiting) | None) => Readiness::Waiting,
+            },
+            backend: match &run {
+                Some(run) => run.backend.clone(),
+                None => Spec::read(host, paths, &guest.name)?
+                    .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
+                    .unwrap_or_default(),
+            },
+            address: guest.address,
+            pid: run.as_ref().map(|run| run.pid),
+            uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
+            ready_after_ms: ready
+                .filter(|ready| ready.state == ReadyState::Ready)
+                .map(|ready| ready.after_ms),
+            memory_bytes: usage.map(|(memory, _)| memory),
+            cpu_ms: usage.map(|(_, cpu)| cpu),
+            last_exit: ExitRecord::read(paths, &guest.name)?,
+        });
+    }
+    Ok(Status { version: 1, site: site.name.to_string(), guests })
+}
+
+/// Memory and processor time by session, read once for all guests: a guest's processes are one session.
+#[derive(Default)]
+struct Usage(Option<BTreeMap<i32, (u64, u64)>>);
+
+const MS_PER_TICK: u64 = 10;
+
+impl Usage {
+    fn of(&mut self, session: i32) -> (u64, u64) {
+        let by_session = self.0.get_or_insert_with(|| {
+            let page = rustix::param::page_size() as u64;
+            let mut sums: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+            for process in processes::all() {
+                let sum = sums.entry(process.session).or_default();
+                // The largest process holds the guest's memory; the others of a user-mode Linux map parts of the same.
+                sum.0 = sum.0.max(process.resident_pages * page);
+                sum.1 += process.cpu_ticks * MS_PER_TICK;
+            }
+            sums
+        });
+        by_session.get(&session).copied().unwrap_or_default()
+    }
+}

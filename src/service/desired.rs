@@ -1,0 +1,41 @@
+//! What was asked for last, apart from what is: a guest that shut itself down is not one that was stopped.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::names::GuestName;
+use crate::paths::Paths;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    /// It was asked to run.
+    Running,
+    /// It was asked to stop, or never asked to run.
+    Stopped,
+}
+
+impl std::fmt::Display for Desired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// What was asked for last.
+pub fn read(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Desired> {
+    let content = host.read(&paths.desired(guest))?;
+    Ok(match content.as_deref().map(<[u8]>::trim_ascii) {
+        Some(b"running") => Desired::Running,
+        _ => Desired::Stopped,
+    })
+}
+
+/// Remembers what is asked for now.
+pub fn write(host: &dyn Host, paths: &Paths, guest: &GuestName, desired: Desired) -> Result<()> {
+    host.write(&paths.desired(guest), format!("{desired}\n").as_bytes(), 0o644)
+}

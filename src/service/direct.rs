@@ -1,0 +1,126 @@
+//! Guests without a service manager: the console holder starts and reaps them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::backend::spec::Spec;
+use crate::console::client;
+use crate::console::protocol::{For, Launch};
+use crate::console::record::RunRecord;
+use crate::host::Live;
+use crate::host::files::Files;
+use crate::names::GuestName;
+use crate::paths::Paths;
+use crate::service::ladder::{self, Rung, Stopped};
+use crate::service::{Manager, Readiness, readiness, settings};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Direct {
+    paths: Paths,
+    exe: PathBuf,
+}
+
+/// A launch takes tens of milliseconds; a machine in trouble takes longer.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+/// The holder sees a guest's end at once; this is for a holder in trouble.
+const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+
+impl Direct {
+    /// Starts guests with this very program.
+    pub fn new(paths: &Paths) -> Result<Self> {
+        let exe = std::env::current_exe().context("finding this program's own file")?;
+        Ok(Self { paths: paths.clone(), exe })
+    }
+
+    fn end(&self, guest: &GuestName, limit: Option<Duration>) -> Result<Stopped> {
+        let Some(record) = RunRecord::read(&self.paths, guest)?.filter(RunRecord::is_alive) else {
+            return Ok(Stopped::already());
+        };
+        let Some(spec) = Spec::read(&Live, &self.paths, guest)? else {
+            bail!(
+                "guest '{guest}' runs, but what it was started with is gone from '{}'",
+                self.paths.spec(guest).display()
+            )
+        };
+        // Without a holder nobody would start it again either.
+        let _ = client::stopping(&self.paths, guest);
+        let limit = limit.unwrap_or(Duration::from_millis(spec.stop_timeout_ms));
+        let stopped = ladder::stop(&self.paths, &spec, &record, limit)?;
+        if stopped.rung != Rung::Already {
+            // What the holder writes about the end must be there when this returns.
+            let _ = client::wait_event(
+                &self.paths,
+                guest,
+                For::Stopped,
+                Some(record.launched_at_ms),
+                NOTICE_LIMIT,
+            );
+        }
+        Ok(stopped)
+    }
+}
+
+impl Manager for Direct {
+    fn name(&self) -> &'static str {
+        "direct"
+    }
+
+    fn prepare(&self) -> Result<()> {
+        client::ensure_holder(&self.paths, &self.exe)
+    }
+
+    fn start(&self, guest: &GuestName) -> Result<()> {
+        let Some(spec) = Spec::read(&Live, &self.paths, guest)? else {
+            bail!("guest '{guest}' was never brought up here; try: gridgate up {guest}")
+        };
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let argv = vec![
+            text(&self.exe),
+            "--site".to_owned(),
+            text(&self.paths.site),
+            "--state".to_owned(),
+            text(&self.paths.state),
+            "launch".to_owned(),
+            guest.to_string(),
+        ];
+        let log = self.paths.guest(guest).join("launch.log");
+        let launch = Launch { argv, env: BTreeMap::new(), log };
+        client::spawn(&self.paths, guest, launch, settings(&spec), LAUNCH_LIMIT)
+            .with_context(|| format!("starting guest '{guest}'"))
+    }
+
+    fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+        self.end(guest, None)
+    }
+
+    fn kill(&self, guest: &GuestName) -> Result<Stopped> {
+        self.end(guest, Some(Duration::ZERO))
+    }
+
+    fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {
+        readiness(&self.paths, guest, limit)
+    }
+
+    fn any_running(&self) -> bool {
+        any_running(&self.paths)
+    }
+
+    fn retire(&self) -> Result<()> {
+        match client::holder_runs(&self.paths) {
+            true => client::quit(&self.paths).context("ending the console holder"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether any guest's process lives.
+pub fn any_running(paths: &Paths) -> bool {
+    let names = Live.list(&paths.run.join("guests")).unwrap_or_default();
+    names.iter().filter_map(|name| name.parse::<GuestName>().ok()).any(|guest| {
+        RunRecord::read(paths, &guest).is_ok_and(|record| record.is_some_and(|record| record.is_alive()))
+    })
+}

@@ -1,0 +1,101 @@
+//! Who keeps guests up: systemd where it is PID 1, else the console holder itself, behind one trait.
+//!
+//! Both start the same thing: `gridgate launch GUEST`, which lays out the guest's disk, cable and terminal and then becomes
+//! the hypervisor, so that no process of gridgate's stands between a guest and whoever supervises it.
+
+pub mod desired;
+pub mod launch;
+pub mod ladder;
+pub mod direct;
+pub mod systemd;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::backend::spec::Spec;
+use crate::console::client;
+use crate::console::protocol::{Event, For, Settings};
+use crate::names::GuestName;
+use crate::paths::Paths;
+use crate::service::ladder::Stopped;
+
+/// What came of waiting for a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It is ready.
+    Ready {
+        /// Counted from its launch.
+        after: Duration,
+    },
+    /// It runs, and its time is over. It is not killed for that, and may still become ready.
+    NotYet,
+}
+
+/// What a manager of services can do for guests.
+pub trait Manager: Send + Sync {
+    /// As `status` and `plan` call it.
+    fn name(&self) -> &'static str;
+    /// Gets ready to start guests: the console holder runs when this returns. Done already is fine.
+    fn prepare(&self) -> Result<()>;
+    /// Starts the guest; when this returns, its hypervisor runs. An error carries what the launcher said. Running already
+    /// is an error.
+    fn start(&self, guest: &GuestName) -> Result<()>;
+    /// Stops the guest, politely at first; when this returns, its process is gone. Stopped already is fine.
+    fn stop(&self, guest: &GuestName) -> Result<Stopped>;
+    /// Stops the guest as a power cut would.
+    fn kill(&self, guest: &GuestName) -> Result<Stopped>;
+    /// Waits until the guest is ready, for at most `limit` from its launch. An error if it ends before that, with what its
+    /// console said last.
+    fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness>;
+    /// Whether any guest of this site runs.
+    fn any_running(&self) -> bool;
+    /// No guest is left: ends what [`Manager::prepare`] started.
+    fn retire(&self) -> Result<()>;
+}
+
+/// The manager for this site on this machine.
+pub fn manager(paths: &Paths) -> Result<Box<dyn Manager>> {
+    match systemd::Systemd::for_site(paths)? {
+        Some(systemd) => Ok(Box::new(systemd)),
+        None => Ok(Box::new(direct::Direct::new(paths)?)),
+    }
+}
+
+/// What the console holder is told of a guest.
+pub fn settings(spec: &Spec) -> Settings {
+    Settings {
+        log_bytes: spec.console_log_bytes.0,
+        ready: spec.ready.clone(),
+        address: Some(spec.address),
+        ready_timeout_ms: spec.ready_timeout_ms,
+    }
+}
+
+/// A Ctrl-C is noticed this late at most.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// Waits for a guest that was started just now.
+fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readiness> {
+    let started = std::time::Instant::now();
+    // It was there a moment ago: if it is not, any end on record is its end.
+    let ended_since = Some(0);
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        match client::wait_event(paths, guest, For::Ready, ended_since, left.min(SLICE))? {
+            Some(Event::Ready(record)) => {
+                return Ok(Readiness::Ready { after: Duration::from_millis(record.after_ms) });
+            }
+            Some(Event::Stopped(exit)) => {
+                let (how, said) = match exit {
+                    Some(exit) => (exit.told(), exit.last_lines.join("\n  ")),
+                    None => ("ended".to_owned(), String::new()),
+                };
+                bail!("guest '{guest}' ended before it was ready ({how}); its console said last:\n  {said}");
+            }
+            None if left <= SLICE => return Ok(Readiness::NotYet),
+            None if crate::progress::interrupted() => bail!("interrupted while waiting for guest '{guest}'"),
+            None => {}
+        }
+    }
+}
