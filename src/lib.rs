@@ -19,4 +19,3 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
-

@@ -291,7 +291,10 @@ mod tests {
     #[test]
     fn a_multicast_mac_is_refused() {
         assert!("01:00:5e:00:00:01".parse::<MacAddr>().is_err());
-        assert_eq!("52:54:00:AB:00:01".parse::<MacAddr>().map(|m| m.to_string()).as_deref(), Ok("52:54:00:ab:00:01"));
+        assert_eq!(
+            "52:54:00:AB:00:01".parse::<MacAddr>().map(|m| m.to_string()).as_deref(),
+            Ok("52:54:00:ab:00:01")
+        );
     }
 
     #[test]

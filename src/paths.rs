@@ -31,10 +31,16 @@ impl Paths {
     /// `state` should be absolute: the run directory's name is derived from it (FNV-1a, 32 bits), so that two sites
     /// on one host never meet, and socket paths stay below the 108 bytes that unix(7) allows.
     pub fn new(site: &Path, state: &Path) -> Self {
-        let id = state.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-        Self { site: site.to_owned(), state: state.to_owned(), run: PathBuf::from(format!("/run/gridgate/{id:08x}")) }
+        let id = state
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        Self {
+            site: site.to_owned(),
+            state: state.to_owned(),
+            run: PathBuf::from(format!("/run/gridgate/{id:08x}")),
+        }
     }
 
     /// The same eight digits that name the run directory; part of the alias that marks links as this site's.

@@ -131,7 +131,9 @@ impl Files for super::Live {
 
     fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         match fs::symlink_metadata(path) {
-            Ok(meta) => Ok(Some(Stat { is_dir: meta.is_dir(), len: meta.len(), allocated: meta.blocks() * 512 })),
+            Ok(meta) => {
+                Ok(Some(Stat { is_dir: meta.is_dir(), len: meta.len(), allocated: meta.blocks() * 512 }))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("looking at '{}'", path.display())),
         }
@@ -146,7 +148,9 @@ impl Files for super::Live {
                     Some(parent) if !parent.as_os_str().is_empty() => at = parent,
                     _ => bail!("looking for free space at '{}': no such path", path.display()),
                 },
-                Err(e) => return Err(e).with_context(|| format!("looking for free space at '{}'", at.display())),
+                Err(e) => {
+                    return Err(e).with_context(|| format!("looking for free space at '{}'", at.display()));
+                }
             }
         }
     }
