@@ -3,6 +3,8 @@
 //! Files found on this system, generated ones, and damaged copies of both go through the reader; those that it accepts
 //! are sourced by a real shell in an empty environment, many to a process.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -194,15 +196,18 @@ fn walk(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
 /// Small files of this system in which somebody assigns something.
 fn real_files() -> Vec<Vec<u8>> {
     let mut paths = Vec::new();
-    for dir in [
-        "/etc",
-        "/usr/lib/locale",
-        "/usr/share/base-files",
-        "/usr/share/adduser",
-        "/usr/share/initramfs-tools",
-    ] {
-        walk(Path::new(dir), 4, &mut paths);
+    walk(Path::new("/etc"), 4, &mut paths);
+    let mut shared = Vec::new();
+    for dir in ["/usr/share", "/usr/lib"] {
+        walk(Path::new(dir), 3, &mut shared);
     }
+    let likely = |p: &PathBuf| {
+        let name = p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        [".conf", ".sh", ".env", ".cfg", ".config", "default", "release"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    paths.extend(shared.into_iter().filter(likely));
     paths.extend(["/usr/lib/os-release", "/etc/os-release"].map(PathBuf::from));
     paths.sort();
     let read = paths.into_iter().filter_map(|p| fs::read(p).ok());
