@@ -19,3 +19,4 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
+pub mod cli;

@@ -1,3 +1,16 @@
-//! The process's edge.
+//! The process's edge: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use gridgate::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match cli::run(&Cli::parse()) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => {
+            eprintln!("gridgate: {error:#}");
+            ExitCode::from(cli::Exit::Failed as u8)
+        }
+    }
+}

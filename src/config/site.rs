@@ -122,8 +122,10 @@ pub struct Guest {
     /// What must be seen before the guest counts as ready; all of them.
     pub ready: Vec<ReadyCheck>,
     /// How long that may take before the guest counts as degraded. It is never killed for it.
+    #[serde(rename = "ready_timeout_ms", serialize_with = "milliseconds")]
     pub ready_timeout: Duration,
     /// How long a polite stop may take before the hard one.
+    #[serde(rename = "stop_timeout_ms", serialize_with = "milliseconds")]
     pub stop_timeout: Duration,
     /// Whether it comes up with the host and with `up` without names.
     pub autostart: bool,
@@ -131,6 +133,10 @@ pub struct Guest {
     pub console_log_bytes: Bytes,
     /// Further words for the guest kernel's command line.
     pub kernel_args: String,
+}
+
+fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What a guest asks to be run by.
@@ -145,6 +151,18 @@ pub enum BackendChoice {
     Uml,
     /// systemd-nspawn.
     Nspawn,
+}
+
+impl BackendChoice {
+    /// As in the site's files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+            Self::Uml => "uml",
+            Self::Nspawn => "nspawn",
+        }
+    }
 }
 
 /// One sign of readiness.

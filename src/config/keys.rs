@@ -1,0 +1,152 @@
+//! Every key of a site's files: one table each for the site, its networks and its guests. Reading, checking, shell
+//! variables and hints all go by these.
+
+use super::checks;
+use super::origin::Origin;
+use super::shape::{Parted, Shape};
+
+/// A key of a site's files.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in TOML.
+    pub name: &'static str,
+    /// Its names as a shell variable.
+    pub variables: &'static [&'static str],
+    /// What it takes.
+    pub shape: Shape,
+    /// A good value, as TOML.
+    pub example: &'static str,
+    /// Where it may stand.
+    pub scope: Scope,
+    /// The unit that a bare number has in a shell variable.
+    pub bare_unit: &'static str,
+}
+
+/// How many guests a key may speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All: it may stand in the site's defaults, in templates and in guests' files.
+    Defaults,
+    /// Several: it may stand in templates and in guests' files.
+    Template,
+    /// One: it may stand in a guest's file only.
+    Guest,
+}
+
+const fn key(
+    name: &'static str,
+    variables: &'static [&'static str],
+    shape: Shape,
+    example: &'static str,
+    scope: Scope,
+) -> Key {
+    Key { name, variables, shape, example, scope, bare_unit: "" }
+}
+
+use Scope::{Defaults, Guest, Template};
+use Shape::{Flag, Integer, Size, Span, Table, Text, Texts};
+
+/// Keys of a guest's file, of templates and of the site's `[defaults]`.
+pub const GUEST: &[Key] = &[
+    key("role", &["ROLE"], Text(checks::label), "\"ce\"", Defaults),
+    key("description", &["DESCRIPTION"], Text(checks::line), "\"computing element\"", Defaults),
+    key("extends", &["EXTENDS"], Text(checks::label), "\"worker\"", Template),
+    key("image", &["IMAGE"], Text(checks::image), "\"debian-12\"", Defaults),
+    key("profile", &["PROFILE"], Text(checks::label), "\"base\"", Defaults),
+    key("backend", &["BACKEND"], Text(checks::backend), "\"auto\"", Defaults),
+    Key { bare_unit: "M", ..key("memory", &["MEMORY"], Size(32 << 20, 1 << 44), "\"512M\"", Defaults) },
+    key("cpus", &["VCPUS", "CPUS"], Integer(1, 256), "2", Defaults),
+    key("disk", &["DISK"], Size(16 << 20, 1 << 50), "\"4G\"", Defaults),
+    key("hostname", &["HOSTNAME"], Text(checks::hostname), "\"ce\"", Guest),
+    key("network", &["NETWORK"], Text(checks::label), "\"lan\"", Defaults),
+    key("address", &["IPADDR"], Text(checks::address_or_net), "\"10.77.0.10\"", Guest),
+    key("prefix", &["PREFIX"], Integer(1, 126), "24", Defaults),
+    key("gateway", &["GATEWAY"], Text(checks::address), "\"10.77.0.1\"", Defaults),
+    key("mac", &["HWADDR", "MACADDR"], Text(checks::mac), "\"52:54:00:12:34:56\"", Guest),
+    key("after", &["AFTER"], Texts(Parted::Words, checks::dependency), "[\"ce\", \"se\"]", Defaults),
+    key("needs", &["NEEDS"], Texts(Parted::Words, checks::dependency), "[\"se\"]", Defaults),
+    key("ready", &["READY"], Texts(Parted::Words, checks::ready), "[\"login\", \"tcp:22\"]", Defaults),
+    key("ready_timeout", &["READY_TIMEOUT"], Span, "\"5min\"", Defaults),
+    key("stop_timeout", &["STOP_TIMEOUT"], Span, "\"60s\"", Defaults),
+    key("autostart", &["AUTOSTART", "ONBOOT"], Flag, "true", Defaults),
+    key("console_log", &["CONSOLE_LOG"], Size(64 << 10, 1 << 40), "\"8M\"", Defaults),
+    key("kernel_args", &["KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Defaults),
+    key("count", &["COUNT"], Integer(1, 1000), "4", Template),
+];
+
+/// Keys of the site file.
+pub const SITE: &[Key] = &[
+    key("name", &["SITE_NAME"], Text(checks::label), "\"my-site\"", Guest),
+    key("description", &["SITE_DESCRIPTION"], Text(checks::line), "\"our gateway\"", Guest),
+    key("domain", &["DOMAIN"], Text(checks::domain), "\"grid.example.org\"", Guest),
+    key("dns", &["DNS"], Texts(Parted::Words, checks::address), "[\"192.0.2.53\"]", Guest),
+    key("ntp", &["NTP"], Texts(Parted::Words, checks::server), "[\"ntp.example.org\"]", Guest),
+    key(
+        "admin_keys",
+        &["ADMIN_KEYS"],
+        Texts(Parted::Lines, checks::admin_key),
+        "[\"ssh-ed25519 AAAA...\"]",
+        Guest,
+    ),
+    key("admin_key_file", &["ADMIN_KEY_FILE"], Text(checks::path), "\"admins.pub\"", Guest),
+    key("guests", &["GUESTS"], Texts(Parted::Words, checks::label), "[\"ce\", \"wn\"]", Guest),
+    key("rehearsal", &["REHEARSAL"], Flag, "true", Guest),
+    key("defaults", &[], Table, "{ memory = \"512M\" }", Guest),
+    key("networks", &[], Table, "{ lan = { mode = \"nat\", subnet = \"10.77.0.0/24\" } }", Guest),
+];
+
+/// Keys of `[networks.NAME]`.
+pub const NETWORK: &[Key] = &[
+    key("mode", &["MODE"], Text(checks::mode), "\"nat\"", Guest),
+    key("bridge", &["BRIDGE"], Text(checks::interface), "\"gg-lan\"", Guest),
+    key("uplink", &["UPLINK"], Text(checks::interface), "\"eth0\"", Guest),
+    key("subnet", &["SUBNET"], Text(checks::subnet), "\"10.77.0.0/24\"", Guest),
+    key("gateway", &["GATEWAY"], Text(checks::address), "\"10.77.0.1\"", Guest),
+];
+
+/// Words that people write for a key because another tool calls it so.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("ip", "address"),
+    ("ipaddr", "address"),
+    ("hwaddr", "mac"),
+    ("macaddr", "mac"),
+    ("vcpus", "cpus"),
+    ("cpu", "cpus"),
+    ("mem", "memory"),
+    ("ram", "memory"),
+    ("fqdn", "hostname"),
+    ("host", "hostname"),
+    ("netmask", "prefix"),
+    ("depends", "needs"),
+    ("requires", "needs"),
+    ("onboot", "autostart"),
+    ("template", "extends"),
+    ("nameserver", "dns"),
+    ("nameservers", "dns"),
+];
+
+/// The key of that name.
+pub fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
+    keys.iter().find(|k| k.name == name)
+}
+
+/// The key of a shell variable.
+pub fn find_variable(keys: &'static [Key], variable: &str) -> Option<&'static Key> {
+    keys.iter().find(|k| k.variables.contains(&variable))
+}
+
+/// The key that is meant by a word of another tool.
+pub fn other_name(keys: &'static [Key], word: &str) -> Option<&'static Key> {
+    let word = word.to_ascii_lowercase();
+    OTHER_NAMES.iter().find(|(other, _)| *other == word).and_then(|(_, name)| find(keys, name))
+}
+
+/// A hint that shows a good value, in the syntax of the place.
+pub fn example(key: &Key, written: &str, origin: &Origin) -> String {
+    if origin.place.ends_with(".toml") {
+        return format!("for example: {} = {}", key.name, key.example);
+    }
+    let bare: String = key.example.chars().filter(|c| !"[]\",".contains(*c)).collect();
+    let value = if bare.contains(' ') { format!("\"{bare}\"") } else { bare };
+    format!("for example: {written}={value}")
+}

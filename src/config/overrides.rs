@@ -1,0 +1,75 @@
+//! Values from the command line: `--set ce.memory=1G`, `--set domain=example.org`, `--set networks.lan.mode=nat`.
+
+use super::keys::{self, Key};
+use super::origin::Origin;
+use super::problem::Problems;
+use super::schema;
+use super::tree::{Entry, Table};
+
+/// What the command line sets.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// Keys of the site, with `defaults` and `networks` within.
+    pub site: Table,
+    /// Keys of guests, by guest or by file of counted guests.
+    pub guests: Vec<(String, Origin, Table)>,
+}
+
+impl Overrides {
+    /// Reads `KEY=VALUE` words; in a list the values are parted by blanks.
+    pub fn read(words: &[String], problems: &mut Problems) -> Self {
+        let mut overrides = Self::default();
+        for word in words {
+            let origin = Origin::set(&super::shape::shown(word));
+            if overrides.add(word, &origin, problems).is_none() {
+                let hint =
+                    "for example: --set ce.memory=1G, --set domain=example.org, --set networks.lan.mode=nat";
+                problems.add(&origin, "this is not KEY=VALUE", hint);
+            }
+        }
+        overrides
+    }
+
+    /// The table for a guest or for a file of counted guests.
+    pub fn guest(&self, name: &str) -> Option<&Table> {
+        self.guests.iter().find(|(guest, ..)| guest == name).map(|(.., table)| table)
+    }
+
+    fn add(&mut self, word: &str, origin: &Origin, problems: &mut Problems) -> Option<()> {
+        let (path, content) = word.split_once('=')?;
+        let parts: Vec<&str> = path.split('.').collect();
+        let (known, target) = match parts.as_slice() {
+            [_] => (keys::SITE, &mut self.site),
+            ["defaults", _] => (keys::GUEST, self.site.table_mut("defaults", origin)?),
+            ["networks", network, _] => {
+                (keys::NETWORK, self.site.table_mut("networks", origin)?.table_mut(network, origin)?)
+            }
+            [guest, _] => (keys::GUEST, self.guest_mut(guest, origin)),
+            _ => return None,
+        };
+        let name = parts.last()?;
+        let Some(key): Option<&Key> = keys::find(known, name) else {
+            schema::unknown(origin, name, known, problems);
+            return Some(());
+        };
+        let value = key.shape.read(content, origin);
+        target.set(Entry {
+            key: key.name.to_owned(),
+            written: (*name).to_owned(),
+            origin: origin.clone(),
+            value,
+        });
+        Some(())
+    }
+
+    fn guest_mut(&mut self, name: &str, origin: &Origin) -> &mut Table {
+        let at = match self.guests.iter().position(|(guest, ..)| guest == name) {
+            Some(at) => at,
+            None => {
+                self.guests.push((name.to_owned(), origin.clone(), Table::default()));
+                self.guests.len() - 1
+            }
+        };
+        &mut self.guests[at].2
+    }
+}

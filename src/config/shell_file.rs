@@ -1,0 +1,174 @@
+//! Shell variables become the same tables as TOML.
+//!
+//! | in `site.conf` | in TOML |
+//! | --- | --- |
+//! | `SITE_NAME=`, `DOMAIN=`, ... | `name`, `domain`, ... |
+//! | `DEFAULT_MEMORY=`, ... | `[defaults] memory`, ... |
+//! | `NETWORK_SUBNET=`, ... | `[networks.lan] subnet`, ... |
+//! | `NETWORK_DMZ_SUBNET=`, ... | `[networks.dmz] subnet`, ... |
+//!
+//! Variables that begin with `_` are the file's own and mean nothing here.
+
+use super::keys::{self, Key};
+use super::origin::{Origin, Text};
+use super::problem::Problems;
+use super::shell::{self, Variable};
+use super::suggest;
+use super::tree::{Entry, Kind, Table, Value};
+
+/// The network that `NETWORK_SUBNET=` and so on speak of.
+pub const SIMPLE_NETWORK: &str = "lan";
+
+/// Reads a guest's file or a template; `None` if its syntax is wrong, which is then told.
+pub fn guest(text: &Text, problems: &mut Problems) -> Option<Table> {
+    let mut table = Table::default();
+    for variable in variables(text, problems)? {
+        if let Some(entry) = guest_entry(text, &variable, &variable.name, problems) {
+            repeated(&table, &entry, problems);
+            table.set(entry);
+        }
+    }
+    Some(table)
+}
+
+/// Reads a site file; `None` if its syntax is wrong, which is then told.
+pub fn site(text: &Text, problems: &mut Problems) -> Option<Table> {
+    let mut table = Table::default();
+    for variable in variables(text, problems)? {
+        let (name, origin) = (variable.name.as_str(), text.origin(variable.name_at));
+        let (target, entry) = if let Some(key) = keys::find_variable(keys::SITE, name) {
+            (Some(&mut table), entry(text, &variable, key, problems))
+        } else if let Some(rest) = name.strip_prefix("DEFAULT_") {
+            let entry = guest_entry(text, &variable, rest, problems);
+            (table.table_mut("defaults", &origin), entry)
+        } else if let Some((network, key)) = network_key(name) {
+            let entry = entry(text, &variable, key, problems);
+            let networks = table.table_mut("networks", &origin);
+            (networks.and_then(|t| t.table_mut(&network, &origin)), entry)
+        } else {
+            let known = keys::SITE.iter().flat_map(|k| k.variables).copied().chain([
+                "NETWORK_MODE",
+                "NETWORK_BRIDGE",
+                "NETWORK_SUBNET",
+                "NETWORK_GATEWAY",
+                "NETWORK_UPLINK",
+                "DEFAULT_MEMORY",
+                "DEFAULT_DISK",
+                "DEFAULT_BACKEND",
+                "DEFAULT_IMAGE",
+            ]);
+            problems.add(&origin, unknown(name), suggest::hint(name, known, "known variables"));
+            continue;
+        };
+        if let (Some(target), Some(entry)) = (target, entry) {
+            repeated(target, &entry, problems);
+            target.set(entry);
+        }
+    }
+    Some(table)
+}
+
+/// `NETWORK_DMZ_SUBNET` is the key `subnet` of the network `dmz`.
+fn network_key(name: &str) -> Option<(String, &'static Key)> {
+    let rest = name.strip_prefix("NETWORK_")?;
+    if let Some(key) = keys::find_variable(keys::NETWORK, rest) {
+        return Some((SIMPLE_NETWORK.to_owned(), key));
+    }
+    let (network, key) = rest.rsplit_once('_')?;
+    let key = keys::find_variable(keys::NETWORK, key)?;
+    Some((network.to_ascii_lowercase().replace('_', "-"), key))
+}
+
+/// The file's variables, without its own; a reference to nothing is told, because a typing error looks like that.
+fn variables(text: &Text, problems: &mut Problems) -> Option<Vec<Variable>> {
+    match shell::parse(text.content().as_bytes()) {
+        Ok(script) => {
+            for unset in script.unset {
+                let message = format!("'${}' has no value here", unset.name);
+                let hint =
+                    "assign it above; the environment is not looked at; or give a default: ${NAME:-value}";
+                problems.add(&text.origin(unset.at), message, hint);
+            }
+            Some(script.variables.into_iter().filter(|v| !v.name.starts_with('_')).collect())
+        }
+        Err(refusal) => {
+            problems.add(&text.origin(refusal.at), refusal.reason, refusal.hint);
+            None
+        }
+    }
+}
+
+fn guest_entry(text: &Text, variable: &Variable, name: &str, problems: &mut Problems) -> Option<Entry> {
+    if let Some(key) = keys::find_variable(keys::GUEST, name) {
+        return entry(text, variable, key, problems);
+    }
+    let origin = text.origin(variable.name_at);
+    if name == "NETMASK" {
+        return netmask(text, variable, problems);
+    }
+    let hint = match keys::other_name(keys::GUEST, name) {
+        Some(key) => format!("it is called '{}' here", key.variables[0]),
+        None if matches!(
+            name,
+            "DEVICE" | "BOOTPROTO" | "NM_CONTROLLED" | "TYPE" | "USERCTL" | "IPV6INIT"
+        ) =>
+        {
+            "a guest's interface needs no such setting; take the line away".to_owned()
+        }
+        None => {
+            let known = keys::GUEST.iter().flat_map(|k| k.variables).copied().chain(["NETMASK"]);
+            suggest::hint(name, known, "known variables")
+        }
+    };
+    problems.add(&origin, unknown(&variable.name), hint);
+    None
+}
+
+fn entry(text: &Text, variable: &Variable, key: &Key, problems: &mut Problems) -> Option<Entry> {
+    let origin = text.origin(variable.value_at);
+    let mut content = utf8(variable, &origin, problems)?.to_owned();
+    if !content.is_empty() && content.bytes().all(|b| b.is_ascii_digit()) {
+        content.push_str(key.bare_unit);
+    }
+    let value = key.shape.read(&content, &origin);
+    Some(named(text, variable, key.name, value))
+}
+
+/// `NETMASK=255.255.255.0` is `PREFIX=24`.
+fn netmask(text: &Text, variable: &Variable, problems: &mut Problems) -> Option<Entry> {
+    let origin = text.origin(variable.value_at);
+    let content = utf8(variable, &origin, problems)?;
+    let length = content.parse().ok().and_then(|mask| ipnet::ip_mask_to_prefix(mask).ok());
+    let Some(length) = length else {
+        let message = format!("{} '{}' is not a netmask", variable.name, super::shape::shown(content));
+        problems.add(&origin, message, format!("for example: {}=255.255.255.0", variable.name));
+        return None;
+    };
+    let value = Value { kind: Kind::Integer(i64::from(length)), origin };
+    Some(named(text, variable, "prefix", value))
+}
+
+fn named(text: &Text, variable: &Variable, key: &str, value: Value) -> Entry {
+    let origin = text.origin(variable.name_at);
+    Entry { key: key.to_owned(), written: variable.name.clone(), origin, value }
+}
+
+fn utf8<'a>(variable: &'a Variable, origin: &Origin, problems: &mut Problems) -> Option<&'a str> {
+    let read = std::str::from_utf8(&variable.value);
+    if read.is_err() {
+        problems.add(origin, format!("{} is not UTF-8 text", variable.name), "");
+    }
+    read.ok()
+}
+
+/// Two variables of one key, such as `VCPUS` and `CPUS`, leave open which is meant.
+fn repeated(table: &Table, entry: &Entry, problems: &mut Problems) {
+    if let Some(first) = table.get(&entry.key) {
+        let message = format!("{} says the same as {} at {}", entry.written, first.written, first.origin);
+        problems.add(&entry.origin, message, "keep one of them");
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("unknown variable '{}'", super::shape::shown(name))
+}
