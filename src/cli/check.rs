@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use serde_json::json;
+use serde::Serialize;
 
-use super::{Context, Exit, print};
+use super::{Exit, Globals, print};
 use crate::config::explain::Explained;
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions, Loaded};
 
-/// Load the site's files and cross-check them
+/// Arguments of `gridgate check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Tell where a value came from: a key such as ce.memory, memory (of all guests) or domain
@@ -24,31 +24,45 @@ pub struct Args {
     pub rehearsal: bool,
 }
 
+/// What `--json` prints: one of the two, with the format's version.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<&'a Site>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Vec<&'a Explained>>,
+}
+
 /// Loads the site and prints it, or one value's origin, or all that is wrong.
-pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let options = LoadOptions { set: args.set.clone(), rehearsal: args.rehearsal, ..context.load_options() };
-    let loaded = match config::load(&context.paths.site, &options) {
+pub fn run(args: &Args, globals: &Globals) -> Result<Exit> {
+    let options = LoadOptions { set: args.set.clone(), rehearsal: args.rehearsal, ..globals.load_options() };
+    let loaded = match config::load(&globals.site, &options) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            if context.json {
-                print(&format!("{:#}\n", problems.to_json()))?;
+            if globals.json {
+                print_json(&problems.to_json())?;
             } else {
                 let count = problems.iter().count();
                 let noun = if count == 1 { "problem" } else { "problems" };
-                eprintln!("{problems}\n{count} {noun} in '{}'", context.paths.site.display());
+                eprintln!("{problems}\n{count} {noun} in '{}'", globals.site.display());
             }
             return Ok(Exit::Usage);
         }
     };
     if let Some(query) = &args.explain {
-        return explain(&loaded, query, context.json);
+        return explain(&loaded, query, globals.json);
     }
-    if context.json {
-        print(&format!("{:#}\n", json!({ "version": 1, "site": loaded.site })))?;
+    if globals.json {
+        print_json(&Report { version: 1, site: Some(&loaded.site), explain: None })?;
     } else {
         print(&table(&loaded.site))?;
     }
     Ok(Exit::Done)
+}
+
+fn print_json(report: &impl Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(report)?))
 }
 
 fn explain(loaded: &Loaded, query: &str, as_json: bool) -> Result<Exit> {
@@ -60,7 +74,7 @@ fn explain(loaded: &Loaded, query: &str, as_json: bool) -> Result<Exit> {
         }
     };
     if as_json {
-        print(&format!("{:#}\n", json!({ "version": 1, "explain": found })))?;
+        print_json(&Report { version: 1, site: None, explain: Some(found) })?;
     } else {
         print(&found.into_iter().map(lines).collect::<String>())?;
     }
@@ -68,7 +82,8 @@ fn explain(loaded: &Loaded, query: &str, as_json: bool) -> Result<Exit> {
 }
 
 fn lines(explained: &Explained) -> String {
-    let mut text = format!("{} = {}\n    from {}\n", explained.key, explained.value, explained.origin);
+    let from = if explained.origin.starts_with("derived") { "" } else { "from " };
+    let mut text = format!("{} = {}\n    {from}{}\n", explained.key, explained.value, explained.origin);
     for over in &explained.overrides {
         let _ = writeln!(text, "    over {} from {}", over.value, over.origin);
     }
@@ -76,13 +91,12 @@ fn lines(explained: &Explained) -> String {
 }
 
 fn table(site: &Site) -> String {
-    let backend = |b| json!(b).as_str().unwrap_or_default().to_owned();
     let mut rows = vec![["NAME", "ROLE", "BACKEND", "ADDRESS", "MAC", "MEMORY"].map(str::to_owned)];
     rows.extend(site.guests.iter().map(|guest| {
         [
             guest.name.to_string(),
             guest.role.clone(),
-            backend(guest.backend),
+            guest.backend.name().to_owned(),
             format!("{}/{}", guest.address, guest.prefix),
             guest.mac.to_string(),
             guest.memory_bytes.to_string(),

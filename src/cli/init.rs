@@ -1,6 +1,5 @@
 //! `gridgate init`: a site directory to start from.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +9,7 @@ use super::Exit;
 use crate::config::example;
 use crate::host::Host;
 
-/// Write a site directory to start from
+/// Arguments of `gridgate init`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory to write to; made if need be, never overwritten
@@ -32,22 +31,14 @@ pub enum FormatArg {
 /// Writes the example site. A directory with anything in it is refused; a failure leaves nothing behind.
 pub fn run(args: &Args, host: &dyn Host) -> Result<Exit> {
     let dir = &args.dir;
-    let existed = match dir.read_dir() {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                eprintln!("refused: '{}' is not empty, and init overwrites nothing", dir.display());
-                eprintln!("  hint: name a new directory");
-                return Ok(Exit::Refused);
-            }
-            true
-        }
-        Err(e) if e.kind() == ErrorKind::NotFound && dir.symlink_metadata().is_err() => false,
-        Err(e) if matches!(e.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => {
-            eprintln!("refused: '{}' is there and is not a directory", dir.display());
-            eprintln!("  hint: name a new directory");
-            return Ok(Exit::Refused);
-        }
-        Err(e) => return Err(e).with_context(|| format!("looking into '{}'", dir.display())),
+    let existed = match host.stat(dir)? {
+        None => false,
+        Some(stat) => match host.list(dir) {
+            Ok(names) if names.is_empty() => true,
+            Ok(_) => return Ok(refuse(dir, "is not empty, and init overwrites nothing")),
+            Err(_) if !stat.is_dir => return Ok(refuse(dir, "is there and is not a directory")),
+            Err(error) => return Err(error),
+        },
     };
     let format = match args.format {
         FormatArg::Toml => example::Format::Toml,
@@ -62,6 +53,11 @@ pub fn run(args: &Args, host: &dyn Host) -> Result<Exit> {
     }
     eprintln!("wrote a site to '{}'; look at its files, then: gridgate --site {0} check", dir.display());
     Ok(Exit::Done)
+}
+
+fn refuse(dir: &Path, why: &str) -> Exit {
+    eprintln!("refused: '{}' {why}\n  hint: name a new directory", dir.display());
+    Exit::Refused
 }
 
 fn write(dir: &Path, format: example::Format, host: &dyn Host) -> Result<()> {

@@ -33,7 +33,7 @@ fn name(draft: &Draft<'_>, key: &str, known: &[String], noun: &str, problems: &m
     let well_formed = if key == "image" { checks::image(name) } else { checks::label(name) };
     if well_formed.is_ok() && !known.iter().any(|k| k == name) {
         let hint = suggest::hint(name, known.iter().map(String::as_str), noun);
-        let hint = format!("{hint}; a new one is a file '{key}s/{name}.toml' in the site");
+        let hint = format!("{hint} (a new one is a file '{key}s/{name}.toml' in the site)");
         problems.add(draft.place(key), format!("unknown {key} '{name}'"), hint);
     }
 }
@@ -119,7 +119,10 @@ fn unique<'a, 'b: 'a>(
             // Two guests of one name have the same derived host name, too; once is enough.
             Some(other) if noun == "host name" && other.name == draft.name => {}
             Some(other) => {
-                let message = format!("{noun} {value} is already that of guest '{}'", other.name);
+                let message = match noun {
+                    "name" => format!("two guests are called '{value}'"),
+                    _ => format!("{noun} {value} is already that of guest '{}'", other.name),
+                };
                 problems.add(place(draft), message, format!("that is at {}", place(other)));
             }
             None => drop(first.insert(value, draft)),

@@ -58,8 +58,7 @@ pub fn addresses(
                     explain.derived(&format!("{}.", draft.name), "address", &format!("\"{address}\""), &from);
                 }
                 None => {
-                    let message =
-                        format!("network '{}' has no free address for guest '{}'", named.name, draft.name);
+                    let message = format!("network '{}' has too few addresses for its guests", named.name);
                     problems.add(
                         draft.start(),
                         message,

@@ -260,7 +260,7 @@ impl Draft<'_> {
     /// Where to point to when a value is wrong: at the value, or at the file if the value is not the site's own.
     pub fn place(&self, key: &str) -> &Origin {
         match self.layers.pick(key).map(|e| &e.value.origin) {
-            Some(origin) if origin.in_file() || origin.place.starts_with("--set") => origin,
+            Some(origin) if origin.is_sites_own() => origin,
             _ => self.start,
         }
     }

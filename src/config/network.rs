@@ -117,7 +117,7 @@ fn network(
         && matches!(mode, NetworkMode::Nat | NetworkMode::Isolated)
     {
         let hint = "mode = \"bridge\" joins the guests to it; nat goes out by the host's own routes";
-        problems.add(&uplink.origin, "only a network of mode 'bridge' has an uplink", hint);
+        problems.add(&uplink.value.origin, "only a network of mode 'bridge' has an uplink", hint);
     }
     if mode == NetworkMode::Bridge && uplink.is_none() && bridge.is_none() {
         let hint = "name the host's interface as uplink, or a bridge that you made yourself as bridge";

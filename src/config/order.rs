@@ -22,7 +22,7 @@ pub fn resolve(drafts: &mut [Draft<'_>], stems: &[String], problems: &mut Proble
                     continue;
                 }
                 let found = referred(drafts, &drafts[at], text);
-                if found.is_empty() && origin.in_file() | origin.place.starts_with("--set") {
+                if found.is_empty() && origin.is_sites_own() {
                     unknown(drafts, &drafts[at], stems, text, origin, problems);
                 }
                 let from = drafts[at].name.clone();

@@ -14,6 +14,8 @@ pub struct Origin {
     pub column: u32,
 }
 
+const SET: &str = "--set";
+
 impl Origin {
     /// Something that is not a file.
     pub fn note(text: impl Into<Arc<str>>) -> Self {
@@ -23,6 +25,16 @@ impl Origin {
     /// The first character of a file.
     pub fn start(file: &Arc<str>) -> Self {
         Self { place: file.clone(), line: 1, column: 1 }
+    }
+
+    /// A word of the command line.
+    pub fn set(word: &str) -> Self {
+        Self::note(format!("{SET} {word}"))
+    }
+
+    /// Whether the site's administrator wrote it; a shipped default may speak of what a site does not have.
+    pub fn is_sites_own(&self) -> bool {
+        self.in_file() || self.place.starts_with(SET)
     }
 
     /// Whether it is a place in a file.

@@ -20,7 +20,7 @@ impl Overrides {
     pub fn read(words: &[String], problems: &mut Problems) -> Self {
         let mut overrides = Self::default();
         for word in words {
-            let origin = Origin::note(format!("--set {}", super::shape::shown(word)));
+            let origin = Origin::set(&super::shape::shown(word));
             if overrides.add(word, &origin, problems).is_none() {
                 let hint =
                     "for example: --set ce.memory=1G, --set domain=example.org, --set networks.lan.mode=nat";
@@ -52,7 +52,7 @@ impl Overrides {
             schema::unknown(origin, name, known, problems);
             return Some(());
         };
-        let value = key.shape.from_text(content, origin);
+        let value = key.shape.read(content, origin);
         target.set(Entry {
             key: key.name.to_owned(),
             written: (*name).to_owned(),

@@ -32,12 +32,18 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 #[derive(Serialize)]
-struct Row<'a> {
-    file: &'a str,
+struct Report {
+    version: u32,
+    problems: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    file: String,
     line: Option<u32>,
     column: Option<u32>,
-    message: &'a str,
-    hint: &'a str,
+    message: String,
+    hint: String,
 }
 
 impl Problems {
@@ -65,18 +71,18 @@ impl Problems {
 
     /// `{"version":1,"problems":[{"file","line","column","message","hint"}]}`; line and column are null where the
     /// place is not in a file.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> impl Serialize {
         let row = |p: &Problem| {
             let number = |n: u32| p.origin.in_file().then_some(n);
-            serde_json::json!(Row {
-                file: &p.origin.place,
+            Row {
+                file: p.origin.place.to_string(),
                 line: number(p.origin.line),
                 column: number(p.origin.column),
-                message: &p.message,
-                hint: &p.hint,
-            })
+                message: p.message.clone(),
+                hint: p.hint.clone(),
+            }
         };
-        serde_json::json!({ "version": 1, "problems": self.0.iter().map(row).collect::<Vec<_>>() })
+        Report { version: 1, problems: self.0.iter().map(row).collect() }
     }
 }
 

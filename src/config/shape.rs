@@ -94,7 +94,7 @@ impl Shape {
     }
 
     /// The value that a text stands for, where there is only text: in shell variables and on the command line.
-    pub fn from_text(self, text: &str, origin: &Origin) -> Value {
+    pub fn read(self, text: &str, origin: &Origin) -> Value {
         let plain = || Kind::Text(text.to_owned());
         let kind = match self {
             Self::Text(_) | Self::Size(..) | Self::Span | Self::Table => plain(),

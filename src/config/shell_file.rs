@@ -130,7 +130,7 @@ fn entry(text: &Text, variable: &Variable, key: &Key, problems: &mut Problems) -
     if !content.is_empty() && content.bytes().all(|b| b.is_ascii_digit()) {
         content.push_str(key.bare_unit);
     }
-    let value = key.shape.from_text(&content, &origin);
+    let value = key.shape.read(&content, &origin);
     Some(named(text, variable, key.name, value))
 }
 

@@ -153,6 +153,18 @@ pub enum BackendChoice {
     Nspawn,
 }
 
+impl BackendChoice {
+    /// As in the site's files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+            Self::Uml => "uml",
+            Self::Nspawn => "nspawn",
+        }
+    }
+}
+
 /// One sign of readiness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
