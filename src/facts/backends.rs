@@ -208,10 +208,21 @@ fn uml(host: &dyn Host, paths: &Paths, dir: &Path, ramdisk: &Path) -> (Probe, Op
         if probe.works {
             return (probe, Some(kernel), seccomp);
         }
-        let mend = Some("fetch-uml".to_owned()).filter(|_| kernel != paths.uml_kernel());
+        let mend = Some(fetch_command(paths)).filter(|_| kernel != paths.uml_kernel());
         last = (Probe { mend, ..probe }, Some(kernel), false);
     }
     last
+}
+
+/// The script that brings a newer kernel: installed beside the program, else as it lies in the source tree.
+fn fetch_command(paths: &Paths) -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let installed =
+        program.parent().and_then(Path::parent).map(|prefix| prefix.join("lib/gridgate/fetch-uml"));
+    let script =
+        installed.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("scripts/fetch-uml"));
+    let dir = paths.uml_kernel().parent().map(Path::to_owned).unwrap_or_default();
+    format!("{} {}", script.display(), dir.display())
 }
 
 /// The kernel says of itself, on its standard error: `Checking that seccomp filters can be installed...OK`. Kernels that

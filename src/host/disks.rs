@@ -30,6 +30,10 @@ pub trait Disks {
     /// Makes `to` a copy of `from` with `size` bytes, readable by its owner alone; beyond the end of `from` it is a hole.
     /// It is written under a temporary name in the same directory, which must exist, and renamed; an error leaves
     /// nothing. Temporary files of killed clones in that directory are removed first.
+    ///
+    /// The data is not forced out to the disk, which would take as long again: a killed process leaves a whole clone or
+    /// none, a power cut within the kernel's write-back time (half a minute) may leave one with blocks missing. Whoever
+    /// records that the disk is finished calls for that first.
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow>;
 
     /// Makes the directory `from` known as `to`. If `to` is a directory already, the two change names in one step, so
@@ -85,16 +89,18 @@ fn clone(host: &super::Live, from: &Path, to: &Path, size: u64, progress: &Progr
         // Another filesystem, or one that cannot share blocks (ioctl_ficlone(2)).
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
             let needed = found.blocks() * 512;
-            let no_space =
-                || anyhow!("not enough space in '{}': {} are needed", dir.display(), Bytes(needed));
+            let no_space = |free: u64| {
+                let (dir, needed, free) = (dir.display(), Bytes(needed), Bytes(free));
+                anyhow!("not enough space in '{dir}': {needed} are needed, {free} are free")
+            };
             let free = host.free_bytes(dir)?;
             if free < needed {
-                return Err(no_space().context(format!("only {} are free", Bytes(free))));
+                return Err(no_space(free));
             }
             target.set_len(size)?;
             match copy_data(&source, &target, found.len(), progress) {
                 // Somebody else was faster.
-                Err(Errno::NOSPC | Errno::DQUOT) => return Err(no_space()),
+                Err(Errno::NOSPC | Errno::DQUOT) => return Err(no_space(host.free_bytes(dir)?)),
                 other => CloneHow::Copied { bytes: other? },
             }
         }

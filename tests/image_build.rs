@@ -1,0 +1,157 @@
+//! Builds of images that come to a bad end. They start the real programs as root, and stop before anything is fetched
+//! from far away: the archive that they name is an empty directory.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gridgate::host::Live;
+use gridgate::image::build::{When, build};
+use gridgate::image::{definition::Definition, store};
+use gridgate::paths::Paths;
+use gridgate::progress::Progress;
+
+struct Site {
+    dir: tempfile::TempDir,
+    paths: Paths,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path(), &dir.path().join("state"));
+        fs::create_dir(dir.path().join("archive")).unwrap();
+        Self { dir, paths }
+    }
+
+    fn definition(&self, more: &str) -> String {
+        let archive = self.dir.path().join("archive");
+        format!(
+            "name = 'x'\n[debian]\nrelease = 'bookworm'\nmirror = 'file:{}'\npackages = []\n{more}\n\
+             [filesystem]\nsize = '64M'\n",
+            archive.display()
+        )
+    }
+
+    fn in_images(&self) -> Vec<String> {
+        let names =
+            fs::read_dir(self.paths.images()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != ".lock").collect()
+    }
+}
+
+fn can_build() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let programs = Path::new("/usr/bin/mmdebstrap").exists() && Path::new("/usr/sbin/mke2fs").exists();
+    if !root || !programs {
+        eprintln!("skipped: building an image needs root, mmdebstrap and mke2fs");
+    }
+    root && programs
+}
+
+#[test]
+fn a_failed_build_tells_what_the_program_said_and_leaves_nothing() {
+    if !can_build() {
+        return;
+    }
+    let site = Site::new();
+    let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
+    let error = build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.starts_with("building image 'x': 'setpriv "), "{error}");
+    assert!(error.contains("apt-get update"), "{error}");
+    assert_eq!(site.in_images(), [""; 0]);
+}
+
+#[test]
+fn an_image_that_is_there_survives_a_failed_build() {
+    if !can_build() {
+        return;
+    }
+    let site = Site::new();
+    let name = "x".parse().unwrap();
+    fs::create_dir_all(site.paths.image(&name)).unwrap();
+    fs::write(site.paths.image(&name).join("disk.ext4"), b"old").unwrap();
+    let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
+    assert!(build(&Live, &site.paths, &definition, When::Always, &Progress::silent()).is_err());
+    assert_eq!(fs::read(site.paths.image(&name).join("disk.ext4")).unwrap(), b"old");
+}
+
+/// Ends what it started, whatever happens to the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(30) {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("waited in vain for {what}");
+}
+
+/// Processes whose command line names the path.
+fn at_work_in(path: &Path) -> Vec<PathBuf> {
+    let needle = path.as_os_str().as_encoded_bytes();
+    let all = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
+    let names = |dir: &PathBuf| {
+        fs::read(dir.join("cmdline")).is_ok_and(|c| c.windows(needle.len()).any(|w| w == needle))
+    };
+    all.filter(names).collect()
+}
+
+#[test]
+fn a_build_killed_with_sigkill_ends_its_programs_and_is_cleaned_up_by_the_next() {
+    if !can_build() {
+        return;
+    }
+    let site = Site::new();
+    fs::create_dir(site.dir.path().join("images")).unwrap();
+    // A fifo as the archive's index: apt waits for a writer that never comes.
+    let fifo = site.dir.path().join("archive/dists/bookworm");
+    fs::create_dir_all(&fifo).unwrap();
+    nix::unistd::mkfifo(&fifo.join("InRelease"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    fs::write(site.dir.path().join("images/x.toml"), site.definition("")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_gridgate"))
+        .arg("--site")
+        .arg(site.dir.path())
+        .arg("--state")
+        .arg(&site.paths.state)
+        .args(["image", "build", "x"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let making = wait_for("the build to start", || {
+        let dir = fs::read_dir(site.paths.images())
+            .ok()?
+            .map(|e| e.unwrap().path())
+            .find(|p| p.join("tree").exists());
+        dir.filter(|dir| at_work_in(dir).len() > 1)
+    });
+    assert!(store::leftovers(&Live, &site.paths).unwrap().is_empty(), "a build at work is no leftover");
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    wait_for("the build's programs to end", || at_work_in(&making).is_empty().then_some(()));
+
+    assert_eq!(store::leftovers(&Live, &site.paths).unwrap(), [making]);
+    let error = store::open(&Live, &site.paths, &"x".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("hint: gridgate image build x"), "{error}");
+    fs::remove_dir_all(&fifo).unwrap();
+    let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
+    assert!(build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).is_err());
+    assert_eq!(site.in_images(), [""; 0]);
+}
