@@ -513,3 +513,43 @@ fn an_idle_holder_does_nothing() {
     let used = memory(site.holder_pid());
     eprintln!("a holder with four idle consoles: {used} KiB PSS (this build)");
 }
+
+/// A filesystem of 64 KiB, gone with the guard.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn at(path: &std::path::Path) -> Option<Self> {
+        use rustix::mount::{MountFlags, mount};
+        std::fs::create_dir_all(path).unwrap();
+        if mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=64k").is_err() {
+            eprintln!("skipped: this test needs to mount a small filesystem");
+            return None;
+        }
+        Some(Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_log_and_not_the_console() {
+    let Some(mut site) = Site::new() else { return };
+    let Some(_disk) = SmallDisk::at(&site.paths.console(&guest("ce"))) else { return };
+    let ce = site.guest("ce", &format!("{}; exec cat", numbers(20_000)), plain());
+    let said = numbered(20_000).len() as u64;
+    let state = eventually("all is said", || site.state(&ce.name).filter(|s| s.output_bytes == said));
+    assert!(state.lost_bytes > 0 && state.log_bytes < 64 << 10, "{state:?}");
+    assert_eq!(state.lost_bytes + state.log_bytes, said);
+    assert!(state.log_trouble.is_some_and(|t| t.starts_with("No space left on device")));
+    let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    let kept = usize::try_from(state.log_bytes).unwrap();
+    writer.read_until(|seen| seen.replay.len() == kept && seen.notices.len() == 1);
+    writer.send(Kind::Input, b"still served");
+    let seen = writer.read_until(|seen| seen.live.len() == 12);
+    assert_eq!(seen.live, b"still served");
+    assert_eq!(seen.notices, [format!("{} bytes skipped", state.lost_bytes)]);
+}
