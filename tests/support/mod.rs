@@ -235,7 +235,7 @@ pub fn terminal(flags: OpenptFlags) -> (OwnedFd, OwnedFd) {
 }
 
 /// What a client was sent.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Seen {
     pub replay: Vec<u8>,
     pub live: Vec<u8>,
@@ -244,6 +244,14 @@ pub struct Seen {
     pub modes: Vec<Mode>,
     pub exit: Option<gridgate::console::record::ExitRecord>,
     pub closed: bool,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let output = self.output();
+        let end = output[output.len().saturating_sub(200)..].escape_ascii();
+        write!(f, "{} bytes that end in \"{end}\", notices {:?}", output.len(), self.notices)
+    }
 }
 
 impl Seen {
