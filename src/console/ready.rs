@@ -327,4 +327,47 @@ mod tests {
         let refused = Watch::new(&run(), &settings(vec![ReadyCheck::Console("(".to_owned())], 0), None);
         assert!(refused.unwrap_err().to_string().starts_with("understanding the pattern '('"));
     }
+
+    /// Watches one port until it has an answer, whatever that is.
+    fn port_seen(port: u16, netns: Option<PathBuf>) -> ReadyState {
+        let there = RunRecord { netns, ..run() };
+        let mut watch = Watch::new(&there, &settings(vec![ReadyCheck::Tcp(port)], 0), None).unwrap();
+        let mut socket = None;
+        watch.tick(Instant::now(), |_, attempt| socket = Some(attempt.try_clone_to_owned().unwrap()));
+        if let Some(socket) = socket {
+            let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+            let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::OUT)];
+            rustix::event::poll(&mut fds, Some(&limit)).unwrap();
+            watch.attempted(0, Instant::now());
+        }
+        state(&mut watch)
+    }
+
+    #[test]
+    fn a_port_is_looked_for_in_the_network_namespace_of_the_guest() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        // A thread of its own: a network namespace belongs to a thread.
+        let inside = std::thread::spawn(move || {
+            let lo_up = || std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err()
+                || !lo_up().is_ok_and(|s| s.success())
+            {
+                return eprintln!("skipped: this test needs 'ip' and a network namespace of its own");
+            }
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let namespace = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+            tell.send((listener.local_addr().unwrap().port(), PathBuf::from(namespace))).unwrap();
+            let _ = ended.recv();
+        });
+        if let Ok((port, namespace)) = told.recv() {
+            let home = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+            let before = home();
+            assert_eq!(port_seen(port, Some(namespace)), ReadyState::Ready);
+            assert_eq!(port_seen(port, Some(PathBuf::from("/nowhere"))), ReadyState::Waiting);
+            assert_eq!(home(), before);
+        }
+        drop(end);
+        inside.join().unwrap();
+    }
 }

@@ -216,20 +216,26 @@ pub fn launcher() {
 
 /// A pty pair, the slave raw; the master is handed on through exec, as a launcher must.
 pub fn pty() -> (OwnedFd, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let (master, slave) = terminal(OpenptFlags::empty());
+    let mut raw = rustix::termios::tcgetattr(&slave).unwrap();
+    raw.make_raw();
+    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &raw).unwrap();
+    (master, slave)
+}
+
+/// A pty pair as a user's terminal has it.
+pub fn terminal(flags: OpenptFlags) -> (OwnedFd, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | flags).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let path = ptsname(&master, Vec::new()).unwrap();
     let path = Path::new(path.to_str().unwrap());
     let slave = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut raw = rustix::termios::tcgetattr(&slave).unwrap();
-    raw.make_raw();
-    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &raw).unwrap();
     (master, slave.into())
 }
 
 /// What a client was sent.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Seen {
     pub replay: Vec<u8>,
     pub live: Vec<u8>,
@@ -238,6 +244,14 @@ pub struct Seen {
     pub modes: Vec<Mode>,
     pub exit: Option<gridgate::console::record::ExitRecord>,
     pub closed: bool,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let output = self.output();
+        let end = output[output.len().saturating_sub(200)..].escape_ascii();
+        write!(f, "{} bytes that end in \"{end}\", notices {:?}", output.len(), self.notices)
+    }
 }
 
 impl Seen {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::console::client::{answer_line, connect, ensure_holder, send, understand};
 use crate::console::protocol::{Frames, Greeting, Kind, Mode, Position, Request, frame};
-use crate::console::record::{ExitRecord, ReadyState};
+use crate::console::record::{ExitRecord, ReadyState, RunRecord};
 use crate::console::sanitise::Filter;
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -392,10 +392,7 @@ impl Session<'_> {
                 self.say("connected again");
                 self.tell_window();
             }
-            Err(e)
-                if e.to_string().contains("is not running")
-                    || format!("{e:#}").contains("it is not running") =>
-            {
+            Err(_) if !RunRecord::read(self.paths, self.guest)?.is_some_and(|r| r.is_alive()) => {
                 self.ended = Some(Ended::Guest(ExitRecord::read(self.paths, self.guest)?));
             }
             Err(_) => {}
