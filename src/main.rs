@@ -1,16 +1,32 @@
-//! The process's edge: parse, run, exit code.
+//! The process's edge: parse, run, print the error once, exit.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use gridgate::cli::{self, Cli};
+use gridgate::cli::{self, Cli, Ending, Exit};
 
 fn main() -> ExitCode {
-    match cli::run(&Cli::parse()) {
-        Ok(exit) => ExitCode::from(exit as u8),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
         Err(error) => {
-            eprintln!("gridgate: {error:#}");
-            ExitCode::from(cli::Exit::Failed as u8)
+            // A closed stdout is no reason for another message.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
         }
+    };
+    match cli::run(cli) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => match error.downcast_ref::<Ending>() {
+            Some(ending) => {
+                if !ending.message.is_empty() {
+                    eprintln!("gridgate: {}", ending.message.trim_end());
+                }
+                ExitCode::from(ending.exit as u8)
+            }
+            None => {
+                eprintln!("gridgate: {error:#}");
+                ExitCode::from(Exit::Failed as u8)
+            }
+        },
     }
 }

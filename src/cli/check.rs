@@ -5,12 +5,12 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Exit, Globals, print};
+use super::{Context, Exit, print};
 use crate::config::explain::Explained;
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions, Loaded};
 
-/// Arguments of `gridgate check`.
+/// Load the site's files and cross-check them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Tell where a value came from: a key such as ce.memory, memory (of all guests) or domain
@@ -35,25 +35,25 @@ struct Report<'a> {
 }
 
 /// Loads the site and prints it, or one value's origin, or all that is wrong.
-pub fn run(args: &Args, globals: &Globals) -> Result<Exit> {
-    let options = LoadOptions { set: args.set.clone(), rehearsal: args.rehearsal, ..globals.load_options() };
-    let loaded = match config::load(&globals.site, &options) {
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    let options = LoadOptions { set: args.set.clone(), rehearsal: args.rehearsal, ..context.load_options() };
+    let loaded = match config::load(&context.paths.site, &options) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            if globals.json {
+            if context.json {
                 print_json(&problems.to_json())?;
             } else {
                 let count = problems.iter().count();
                 let noun = if count == 1 { "problem" } else { "problems" };
-                eprintln!("{problems}\n{count} {noun} in '{}'", globals.site.display());
+                eprintln!("{problems}\n{count} {noun} in '{}'", context.paths.site.display());
             }
             return Ok(Exit::Usage);
         }
     };
     if let Some(query) = &args.explain {
-        return explain(&loaded, query, globals.json);
+        return explain(&loaded, query, context.json);
     }
-    if globals.json {
+    if context.json {
         print_json(&Report { version: 1, site: Some(&loaded.site), explain: None })?;
     } else {
         print(&table(&loaded.site))?;

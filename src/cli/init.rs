@@ -9,7 +9,7 @@ use super::Exit;
 use crate::config::example;
 use crate::host::Host;
 
-/// Arguments of `gridgate init`.
+/// Write a site directory to start from
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Directory to write to; made if need be, never overwritten

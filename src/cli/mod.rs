@@ -1,26 +1,119 @@
-//! The command line: one file a verb, arguments in, report out.
+//! The command line: one file a verb, arguments in, report out. Help, manual pages and completions come from these
+//! definitions.
 
 pub mod check;
+pub mod console;
+pub mod doctor;
+pub mod down;
+pub mod enter;
+pub mod gc;
+pub mod generate;
+pub mod hold;
+pub mod image;
 pub mod init;
+pub mod launch;
+pub mod lifecycle;
+pub mod network;
+pub mod ssh;
+pub mod status;
+pub mod unit;
+pub mod up;
+pub mod wait;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
-use crate::config::LoadOptions;
+use crate::config::site::Site;
+use crate::config::{self, LoadOptions};
+use crate::host::Live;
+use crate::host::files::{Files, LockGuard};
+use crate::names::GuestName;
+use crate::paths::Paths;
+use crate::progress::{Progress, Talk};
+use crate::service;
 
-/// How a command ended; the process's exit code.
+/// A whole grid site's gateway on one box
+#[derive(Debug, Parser)]
+#[command(name = "gridgate", version, max_term_width = 100)]
+pub struct Cli {
+    /// Directory with the site's files
+    #[arg(long, global = true, value_name = "DIR", env = "GRIDGATE_SITE", default_value = "/etc/gridgate")]
+    pub site: PathBuf,
+    /// Directory for images, disks and logs
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "GRIDGATE_STATE",
+        default_value = "/var/lib/gridgate"
+    )]
+    pub state: PathBuf,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say each step
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// All verbs.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each verb's arguments carry its help")]
+pub enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    /// Try what this host can really do
+    Doctor,
+    /// Build, look at and remove golden images
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    Plan(up::PlanArgs),
+    Up(up::Args),
+    Down(down::Args),
+    Status(status::Args),
+    Start(lifecycle::StartArgs),
+    Stop(lifecycle::StopArgs),
+    Restart(lifecycle::RestartArgs),
+    Kill(lifecycle::KillArgs),
+    Wait(wait::Args),
+    Console(console::ConsoleArgs),
+    Ssh(ssh::Args),
+    Enter(enter::Args),
+    Gc(gc::Args),
+    #[command(hide = true)]
+    Generate(generate::Args),
+    #[command(hide = true)]
+    Launch(launch::Args),
+    #[command(hide = true)]
+    Hold(hold::HoldArgs),
+    #[command(hide = true)]
+    Network(network::Args),
+    #[command(hide = true)]
+    Unit(unit::Args),
+}
+
+/// How a command ended; the numbers are a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// Failed; nothing changed, or all of it undone.
+    /// Failed; nothing was changed, or all was undone.
     Failed = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// Differs, is not ready, or was waited for in vain.
+    /// Differs, not ready, or timed out waiting.
     Differs = 3,
     /// Refused for safety.
     Refused = 4,
@@ -28,74 +121,167 @@ pub enum Exit {
     HalfWay = 5,
 }
 
-/// What holds for every command.
-#[derive(Debug, clap::Args)]
-pub struct Globals {
-    /// Directory of the site's files
-    #[arg(long, global = true, env = "GRIDGATE_SITE", default_value = "/etc/gridgate", value_name = "DIR")]
-    pub site: PathBuf,
-    /// Directory of what gridgate keeps
-    #[arg(
-        long,
-        global = true,
-        env = "GRIDGATE_STATE",
-        default_value = "/var/lib/gridgate",
-        value_name = "DIR"
-    )]
-    pub state: PathBuf,
-    /// Print data as JSON
-    #[arg(long, global = true)]
+/// An error that is more than a failure: it knows how the process must end.
+#[derive(Debug)]
+pub struct Ending {
+    /// How.
+    pub exit: Exit,
+    /// What to say; empty if all is said.
+    pub message: String,
+}
+
+impl Ending {
+    /// As an error that `run` understands.
+    pub fn error(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::new(Self { exit, message: message.into() })
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Ending {}
+
+/// Another command may be about to end.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What every verb is given.
+#[derive(Debug)]
+pub struct Context {
+    /// Where everything is.
+    pub paths: Paths,
+    /// Data as JSON.
     pub json: bool,
-    /// Say errors only
-    #[arg(long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say each command and each decision
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
+    /// Talk.
+    pub progress: Progress,
+    /// This machine.
+    pub host: Live,
 }
 
-impl Globals {
-    /// What a site is loaded with.
+impl Context {
+    /// The site, loaded and checked; all its problems are one error with status 2.
+    pub fn site(&self) -> Result<Site> {
+        match config::load(&self.paths.site, &self.load_options()) {
+            Ok(loaded) => Ok(loaded.site),
+            Err(problems) => {
+                let text = format!("the site in '{}' cannot be used:\n{problems}", self.paths.site.display());
+                Err(Ending::error(Exit::Usage, text))
+            }
+        }
+    }
+
+    /// What loading a site should know beside its files: golden images that are here already.
     pub fn load_options(&self) -> LoadOptions {
-        let image_dirs = vec![self.state.join("images"), PathBuf::from("/usr/share/gridgate/images")];
-        LoadOptions { image_dirs, ..LoadOptions::default() }
+        LoadOptions { image_dirs: vec![self.paths.images()], ..LoadOptions::default() }
+    }
+
+    /// One command at a time changes a site.
+    pub fn lock(&self) -> Result<LockGuard> {
+        self.host.lock(&self.paths.lock(), LOCK_PATIENCE)
+    }
+
+    /// Wrong usage if the site has no such guest.
+    pub fn known(&self, site: &Site, guests: &[GuestName]) -> Result<()> {
+        match guests.iter().find(|guest| site.guest(guest).is_none()) {
+            Some(guest) => {
+                let names: Vec<&str> = site.guests.iter().map(|guest| guest.name.as_str()).collect();
+                let message =
+                    format!("site '{}' has no guest '{guest}'\nhint: it has {}", site.name, names.join(", "));
+                Err(Ending::error(Exit::Usage, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Context::known`], but content with a guest that has left something here: its console can be read even if the
+    /// site's files are broken, or name it no more.
+    pub fn was_here(&self, guest: &GuestName) -> Result<()> {
+        if self.host.stat(&self.paths.console(guest))?.is_some()
+            || self.host.stat(&self.paths.run_record(guest))?.is_some()
+        {
+            return Ok(());
+        }
+        self.known(&self.site()?, std::slice::from_ref(guest))
+    }
+
+    /// Refuses in one sentence if this process may not do what the command needs.
+    pub fn need_root(&self, doing: &str) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let hint = "hint: run it with sudo; init, check, plan and status work without root";
+        Err(Ending::error(
+            Exit::Failed,
+            format!("{doing} needs root (mounts, networks, hypervisors)\n{hint}"),
+        ))
     }
 }
 
-/// A whole grid site's gateway on one box
-#[derive(Debug, Parser)]
-#[command(name = "gridgate", version)]
-pub struct Cli {
-    /// What holds for every command.
-    #[command(flatten)]
-    pub globals: Globals,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The verbs.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Write a site directory to start from
-    Init(init::Args),
-    /// Load and cross-check the site, change nothing
-    Check(check::Args),
-}
-
-/// Runs a command.
-pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
+/// Runs one command; the caller prints the error, if there is one.
+pub fn run(cli: Cli) -> Result<Exit> {
+    let talk = match (cli.quiet, cli.verbose) {
+        (true, _) => Talk::Quiet,
+        (false, false) => Talk::Normal,
+        (false, true) => Talk::Verbose,
+    };
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let paths = Paths::new(&absolute(&cli.site), &absolute(&cli.state));
+    let context = Context { paths, json: cli.json, progress: Progress::new(talk), host: Live };
     match &cli.command {
-        Command::Init(args) => init::run(args, &crate::host::Live),
-        Command::Check(args) => check::run(args, &cli.globals),
+        Command::Init(args) => init::run(args, &context.host),
+        Command::Check(args) => check::run(args, &context),
+        Command::Doctor => {
+            let works =
+                doctor::run(&context.host, &context.paths, context.json, &mut std::io::stdout().lock())?;
+            Ok(if works { Exit::Done } else { Exit::Differs })
+        }
+        Command::Image(command) => {
+            let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
+            image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
+        }
+        Command::Plan(args) => up::plan(args, &context),
+        Command::Up(args) => up::run(args, &context),
+        Command::Down(args) => down::run(args, &context),
+        Command::Status(args) => status::run(args, &context),
+        Command::Start(args) => lifecycle::start(args, &context),
+        Command::Stop(args) => lifecycle::stop(args, &context),
+        Command::Restart(args) => lifecycle::restart(args, &context),
+        Command::Kill(args) => lifecycle::kill(args, &context),
+        Command::Wait(args) => wait::run(args, &context),
+        Command::Console(args) => {
+            context.was_here(&args.guest)?;
+            // Under systemd the holder is a unit and comes back by itself.
+            let revive = match service::systemd::Systemd::for_site(&context.paths)? {
+                Some(_) => None,
+                None => std::env::current_exe().ok(),
+            };
+            console::run(args, &context.paths, revive).map(|()| Exit::Done)
+        }
+        Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
+        Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
+        Command::Gc(args) => gc::run(args, &context),
+        Command::Generate(args) => generate::run(args),
+        Command::Launch(args) => launch::run(args, &context),
+        Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
+        Command::Network(args) => network::run(args, &context),
+        Command::Unit(args) => unit::run(args, &context),
     }
 }
 
-/// Prints data; a reader that has seen enough is a normal end.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
+/// Prints data. A reader that has gone away is a normal end.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Prints a document.
+pub fn print_json(document: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    print(&text)
 }

@@ -37,8 +37,7 @@ pub enum State {
 
 /// Exit 0 when it is so, 3 when the time is over.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
-    context.known(&site, std::slice::from_ref(&args.guest))?;
+    context.was_here(&args.guest)?;
     let what = match args.state {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,

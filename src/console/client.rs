@@ -123,7 +123,7 @@ pub fn ensure_holder(paths: &Paths, exe: &Path) -> Result<()> {
     let status = child.wait().with_context(what)?;
     // The holder has the other end now: a line when it answers, nothing more if it has ended.
     let ready = stdout.is_some_and(|out| first_line(out, LIMIT).is_ok_and(|line| line == "ready"));
-    if ready {
+    if ready || another_answers(paths) {
         return Ok(());
     }
     let mut said = String::new();
@@ -133,6 +133,20 @@ pub fn ensure_holder(paths: &Paths, exe: &Path) -> Result<()> {
     let log = std::fs::read_to_string(paths.holder_log()).unwrap_or_default();
     let line = said.lines().chain(log.lines()).last().unwrap_or("it did not say why");
     Err(anyhow!("{line}")).with_context(what)
+}
+
+/// The holder that was in the way may itself have been about to answer: somebody else, such as a service manager, started
+/// it at the same moment.
+fn another_answers(paths: &Paths) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        if holder_runs(paths) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
 }
 
 fn first_line(out: std::process::ChildStdout, limit: Duration) -> Result<String> {

@@ -84,6 +84,8 @@ fn engine(guest: &Guest, engines: &Engines, image: &GoodImage) -> Result<Engine,
             Ok(()) => Ok(Engine::Nspawn),
             Err(why) => Err(refused("nspawn", why)),
         },
+        // User-mode Linux has one processor.
+        BackendChoice::Auto if guest.cpus > 1 => qemu(engines.kvm),
         // Emulated QEMU needs three times the processor time of user-mode Linux for the same boot.
         BackendChoice::Auto if engines.kvm && image.kernel.is_some() => qemu(true).or_else(|_| uml()),
         BackendChoice::Auto => uml().or_else(|no_uml| {
