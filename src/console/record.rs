@@ -1,8 +1,11 @@
 //! What is written down about a running guest, and about the end of one.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -62,22 +65,31 @@ impl RunRecord {
 
     /// Whether that very process still runs; one that has ended but was not yet waited for does not.
     pub fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|id| id == self.boot_id) && start_ticks(self.pid) == Some(self.start_ticks)
+        if boot_id().is_ok_and(|id| id == self.boot_id)
+            && let Some(pidfd) =
+                Pid::from_raw(self.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        {
+            return start_ticks(self.pid) == Some(self.start_ticks) && !has_ended(&pidfd);
+        }
+        false
     }
 }
 
-/// Start time of a process in clock ticks since boot; `None` if there is none or it has ended (a zombie).
+/// Whether a process has ended: its pidfd is readable then (pidfd_open(2)). `/proc` is no guide: it shows a process whose first
+/// thread has ended, or is being replaced in execve(2), as a zombie.
+pub(crate) fn has_ended(pidfd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(n) if n > 0)
+}
+
+/// Start time of a process in clock ticks since boot; also of one that has ended and was not yet waited for.
 pub fn start_ticks(pid: i32) -> Option<u64> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The name in field 2 may contain spaces and parentheses, so that fields count from its last one, see proc_pid_stat(5).
 fn parse_stat(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    match fields.next()? {
-        "Z" | "X" | "x" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 fn boot_id() -> Result<String> {
@@ -221,7 +233,7 @@ mod tests {
     fn a_process_with_an_odd_name_has_a_start_time() {
         let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0";
         assert_eq!(parse_stat(stat), Some(987_654));
-        assert_eq!(parse_stat(&stat.replace(" S ", " Z ")), None);
+        assert_eq!(parse_stat("42 (a) S 1"), None);
     }
 
     #[test]
@@ -230,6 +242,18 @@ mod tests {
         assert!(record.is_alive());
         record.start_ticks += 1;
         assert!(!record.is_alive());
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_is_not_alive() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        let own = RunRecord::of_this_process("uml", 3, None).unwrap();
+        let record = RunRecord { pid, start_ticks: start_ticks(pid).unwrap(), ..own };
+        assert!(!record.is_alive());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,13 +1,9 @@
 //! The end of a guest.
 
-use std::os::fd::AsFd;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::console::logread::Event as Mark;
 use crate::console::now_ms;
 use crate::console::protocol::{Event, For};
-use crate::console::record::{Cause, ExitRecord, RunRecord, write_exit};
+use crate::console::record::{Cause, ExitRecord, RunRecord, has_ended, write_exit};
 use crate::host::Live;
 use crate::host::files::Files;
 
@@ -22,7 +18,7 @@ const LAST_READS: usize = 64;
 impl Holder {
     pub(super) fn process_ended(&mut self, id: u32, number: u16) {
         let Some(run) = self.consoles.get(&id).and_then(|c| c.run.as_ref()) else { return };
-        if run.number != number || !is_over(&run.pidfd) {
+        if run.number != number || !has_ended(&run.pidfd) {
             return;
         }
         let (pid, backend) = (run.record.pid, run.record.backend.clone());
@@ -101,10 +97,4 @@ impl Holder {
             }
         }
     }
-}
-
-/// Whether the process has ended: its pidfd is readable then (pidfd_open(2)).
-pub(super) fn is_over(pidfd: impl AsFd) -> bool {
-    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(n) if n > 0)
 }

@@ -13,14 +13,13 @@ use crate::console::log::Log;
 use crate::console::logread::{self, BootReader, Event};
 use crate::console::protocol::{Answer, Launch, Settings};
 use crate::console::ready::Watch;
-use crate::console::record::{Cause, ReadyRecord, RunRecord, read_json, write_exit, write_json};
+use crate::console::record::{Cause, ReadyRecord, RunRecord, has_ended, read_json, write_exit, write_json};
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::names::GuestName;
 use crate::paths::Paths;
 
 use super::console::Run;
-use super::ending::is_over;
 use super::{Holder, Token};
 
 /// `console.json`: what the next holder must know of a guest.
@@ -166,7 +165,7 @@ fn open_process(record: &RunRecord) -> Result<OwnedFd> {
     let what = || format!("opening process {}", record.pid);
     let pid = Pid::from_raw(record.pid).context("not a process number").with_context(what)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).with_context(what)?;
-    if !record.is_alive() || is_over(&pidfd) {
+    if !record.is_alive() || has_ended(&pidfd) {
         bail!("opening process {}: it has ended", record.pid);
     }
     Ok(pidfd)
