@@ -1,5 +1,7 @@
 //! Identities as the host keeps them: assigned once, private, and the same every time a guest is made anew.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +79,12 @@ pub fn load_or_draw(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result
     Ok(assigned)
 }
 
+/// Guests are personalised side by side; were each to make the site's key, all but one would lock `gridgate ssh` out.
+static SITE_KEY: Mutex<()> = Mutex::new(());
+
 /// The public line of the site's own key, which `gridgate ssh` logs in with; made (0600) if it is not there yet.
 pub fn site_key(host: &dyn Host, paths: &Paths, site: &str) -> Result<String> {
+    let _one_at_a_time = SITE_KEY.lock().unwrap_or_else(PoisonError::into_inner);
     let path = paths.site_key();
     if let Some(private) = host.read(&path)? {
         let private = String::from_utf8(private).with_context(|| format!("reading '{}'", path.display()))?;
@@ -94,6 +100,8 @@ pub fn site_key(host: &dyn Host, paths: &Paths, site: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Live;
+    use std::path::Path;
 
     #[test]
     fn two_guests_never_share_anything_drawn() {
@@ -104,6 +112,23 @@ mod tests {
         assert_ne!(a.host_key_ed25519, b.host_key_ed25519);
         assert_eq!(a.machine_id.len(), 32);
         assert_eq!(&a.machine_id[12..13], "4");
+    }
+
+    #[test]
+    fn guests_that_are_personalised_side_by_side_get_the_same_site_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(Path::new("/site"), dir.path());
+        let start = std::sync::Barrier::new(8);
+        let keys: Vec<String> = std::thread::scope(|scope| {
+            let make = || {
+                start.wait();
+                site_key(&Live, &paths, "site-a").unwrap()
+            };
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let kept = std::fs::read_to_string(paths.site_key()).unwrap();
+        assert_eq!(keys, vec![keys::public_line(&kept).unwrap(); 8]);
     }
 
     #[test]
