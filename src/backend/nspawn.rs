@@ -40,6 +40,8 @@ impl Backend for Nspawn {
             // Identity was written beforehand; the host's own is not to be mixed in.
             .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         if let Plug::Namespace(fd) = wires.plug {
+            // The namespace is the guest's own, so that it may set addresses in it; without this networkd does not start.
+            program = program.arg("--capability=CAP_NET_ADMIN");
             program = program.arg(format!("--network-namespace-path=/proc/self/fd/{fd}"));
         }
         program
@@ -74,7 +76,7 @@ mod tests {
         assert_eq!(
             Nspawn.program(&spec(Engine::Nspawn), &wires).typed(),
             "systemd-nspawn --quiet --boot --console=interactive --directory=/run/g/ce/root --machine=ce --register=no \
-             --keep-unit --resolv-conf=off --timezone=off --link-journal=no --network-namespace-path=/proc/self/fd/9"
+             --keep-unit --resolv-conf=off --timezone=off --link-journal=no --capability=CAP_NET_ADMIN --network-namespace-path=/proc/self/fd/9"
         );
     }
 }

@@ -71,7 +71,7 @@ impl Filesystems for super::Live {
     fn edit_disk(&self, disk: &Path, shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()> {
         let what = || format!("opening the filesystem of '{}'", disk.display());
         let now = ext4_uuid(disk)?;
-        let root = mount(disk).with_context(what)?;
+        let (root, device) = mount(disk).with_context(what)?;
         let grown = !shape.grow || grow(&root, disk)?;
         let wanted = shape.uuid.filter(|uuid| *uuid != now);
         let set_while_mounted = match wanted {
@@ -81,8 +81,14 @@ impl Filesystems for super::Live {
         let edited = edit(&root);
         let synced = sync(&root).with_context(|| format!("writing '{}' out", disk.display()));
         drop(root);
+        // Closing the last handle of a mount only begins the unmount; what comes next must not meet its end.
+        let closed = device
+            .wait_until_unused()
+            .with_context(|| format!("closing the filesystem of '{}'", disk.display()));
+        drop(device);
         edited?;
         synced?;
+        closed?;
         if !grown {
             // -f: it would ask for a check first, but the kernel has just replayed the journal and unmounted it clean.
             self.run(&Program::new("resize2fs").arg("-f").arg(disk.as_os_str()))?;
@@ -106,19 +112,19 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 /// disk of its own. The mount is attached nowhere yet, and vanishes with its last user.
 pub fn mount_for_guest(disk: &Path) -> Result<std::os::fd::OwnedFd> {
     ext4_uuid(disk)?;
-    detached(disk, MountAttrFlags::MOUNT_ATTR_RELATIME)
+    detached(&LoopDevice::attach(disk, false)?, MountAttrFlags::MOUNT_ATTR_RELATIME)
 }
 
-fn mount(disk: &Path) -> Result<Root> {
+fn mount(disk: &Path) -> Result<(Root, LoopDevice)> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
         | MountAttrFlags::MOUNT_ATTR_NOATIME;
-    Ok(Root::from_fd(detached(disk, attributes)?, disk))
+    let device = LoopDevice::attach(disk, false)?;
+    Ok((Root::from_fd(detached(&device, attributes)?, disk), device))
 }
 
-fn detached(disk: &Path, attributes: MountAttrFlags) -> Result<std::os::fd::OwnedFd> {
-    let device = LoopDevice::attach(disk, false)?;
+fn detached(device: &LoopDevice, attributes: MountAttrFlags) -> Result<std::os::fd::OwnedFd> {
     // The type is always named: guessing it would let a guest choose which of the kernel's parsers reads its disk.
     let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", device.path())?;
@@ -217,6 +223,31 @@ mod tests {
         assert_eq!(Live.run_any(&check).unwrap().status, 0);
         let read = Program::new("debugfs").arg("-R").arg("cat /etc/hostname").arg(disk.as_os_str());
         assert_eq!(Live.run(&read).unwrap().text(), "ce");
+    }
+
+    #[test]
+    fn disks_edited_at_the_same_time_are_whole_the_moment_each_edit_returns() {
+        let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+        std::thread::scope(|scope| {
+            for dir in &dirs {
+                scope.spawn(|| {
+                    let Some(disk) = disk(dir.path()) else { return };
+                    for round in 1..6u8 {
+                        let grown = std::fs::OpenOptions::new().write(true).open(&disk).unwrap();
+                        grown.set_len((64 + 32 * u64::from(round)) << 20).unwrap();
+                        let shape = Shape { uuid: Some([round; 16]), grow: true };
+                        let file = Path::new("/file");
+                        let edit = &mut |root: &Root| {
+                            root.write(file, &[round; 9], FileMode::KeepOr(0o644)).map(|_| ())
+                        };
+                        Live.edit_disk(&disk, shape, edit).unwrap();
+                        let check = Program::new("e2fsck").arg("-fn").arg(disk.as_os_str());
+                        let ran = Live.run_any(&check).unwrap();
+                        assert_eq!(ran.status, 0, "{}", ran.text());
+                    }
+                });
+            }
+        });
     }
 
     #[test]

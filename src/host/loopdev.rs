@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
@@ -35,6 +36,9 @@ struct LoopConfig {
     info: LoopInfo64,
     reserved: [u64; 8],
 }
+
+/// An unmount writes what is still in memory; a slow disk takes its time.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(60);
 
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -82,6 +86,23 @@ impl LoopDevice {
             }
         }
         bail!("{}: every loop device was taken by others before we had it", what())
+    }
+
+    /// Waits until no filesystem uses the device any more (open(2): O_EXCL on a block device that is mounted fails with
+    /// EBUSY). By then all that the filesystem had to write has been handed to the file.
+    pub fn wait_until_unused(&self) -> Result<()> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let started = Instant::now();
+        loop {
+            match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.path) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && started.elapsed() < UNMOUNT_LIMIT => {
+                    // The kernel tells nobody when an unmount has ended.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(e) => return Err(e).with_context(|| format!("waiting for '{}'", self.path.display())),
+            }
+        }
     }
 
     /// The device's node.
