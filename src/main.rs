@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gridgate::cli::{self, Cli, Ending, Exit};
+use gridgate::cli::{self, Cli, Ending, Exit, complete};
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

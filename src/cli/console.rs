@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use super::complete::guest_names;
 use crate::console::attach::{Ended, Escape, Options, attach, print_log, who};
 use crate::console::client;
 use crate::console::protocol::Mode;
@@ -15,6 +16,7 @@ use crate::paths::Paths;
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// The guest
+    #[arg(add = guest_names())]
     pub guest: GuestName,
     /// Do not type, only read
     #[arg(long)]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
+use super::complete::guest_names;
 use super::{Context, Exit, up};
 use crate::facts;
 use crate::names::GuestName;
@@ -12,6 +13,7 @@ use crate::plan;
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to take down; all, and the site's networks, if none is named
+    #[arg(value_name = "GUEST", add = guest_names())]
     pub guests: Vec<GuestName>,
     /// Remove their disks, identities and logs as well
     #[arg(long)]

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args as ClapArgs, CommandFactory, ValueEnum};
-use clap_complete::Shell;
 
-use super::{Cli, Exit};
+use super::{Cli, Exit, complete};
 
 /// Write manual pages and completions into a directory
 #[derive(Debug, ClapArgs)]
@@ -34,9 +33,8 @@ pub fn run(args: &Args) -> Result<Exit> {
     match args.what {
         What::Man => clap_mangen::generate_to(Cli::command(), &args.dir).with_context(what)?,
         What::Completions => {
-            for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-                clap_complete::generate_to(shell, &mut Cli::command(), "gridgate", &args.dir)
-                    .with_context(what)?;
+            for (file, text) in complete::scripts()? {
+                std::fs::write(args.dir.join(file), text).with_context(what)?;
             }
         }
     }

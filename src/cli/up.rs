@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
+use super::complete::guest_names;
 use super::{Context, Ending, Exit};
 use crate::apply::{self, Machine, Outcome};
 use crate::config::site::Site;
@@ -17,6 +18,7 @@ use crate::service;
 #[derive(Debug, ClapArgs)]
 pub struct PlanArgs {
     /// Guests to bring up; those that start with the host if none is named
+    #[arg(value_name = "GUEST", add = guest_names())]
     pub guests: Vec<GuestName>,
 }
 
@@ -24,6 +26,7 @@ pub struct PlanArgs {
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to bring up; those that start with the host if none is named
+    #[arg(value_name = "GUEST", add = guest_names())]
     pub guests: Vec<GuestName>,
 }
 

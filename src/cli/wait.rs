@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
+use super::complete::guest_names;
 use super::{Context, Ending, Exit};
 use crate::console::client;
 use crate::console::protocol::For;
@@ -14,6 +15,7 @@ use crate::names::{GuestName, parse_duration};
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The guest
+    #[arg(add = guest_names())]
     pub guest: GuestName,
     /// What to wait for
     #[arg(long = "for", value_name = "STATE", value_enum, default_value = "ready")]
