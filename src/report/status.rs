@@ -1,7 +1,6 @@
 //! Desired and observed state of every guest. The fields are the ones of `gridgate status --json`: once shipped, a
 //! field keeps its name and meaning.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
@@ -102,7 +101,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
         let ready = ReadyRecord::read(paths, &guest.name)?.filter(|ready| {
             run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
         });
-        let usage = run.as_ref().map(|run| used.of(run.pid));
+        let usage = run.as_ref().map(|run| used.of(run));
         guests.push(GuestStatus {
             name: guest.name.clone(),
             role: guest.role.clone(),
@@ -134,25 +133,23 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
     Ok(Status { version: 1, site: site.name.to_string(), guests })
 }
 
-/// Memory and processor time by session, read once for all guests: a guest's processes are one session.
+/// Memory and processor time of guests; the processes are looked at once for all of them.
 #[derive(Default)]
-struct Usage(Option<BTreeMap<i32, (u64, u64)>>);
+struct Usage(Option<Vec<processes::Stat>>);
 
 const MS_PER_TICK: u64 = 10;
 
 impl Usage {
-    fn of(&mut self, session: i32) -> (u64, u64) {
-        let by_session = self.0.get_or_insert_with(|| {
-            let page = rustix::param::page_size() as u64;
-            let mut sums: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
-            for process in processes::all() {
-                let sum = sums.entry(process.session).or_default();
-                // The largest process holds the guest's memory; the others of a user-mode Linux map parts of the same.
-                sum.0 = sum.0.max(process.resident_pages * page);
-                sum.1 += process.cpu_ticks * MS_PER_TICK;
-            }
-            sums
-        });
-        by_session.get(&session).copied().unwrap_or_default()
+    fn of(&mut self, run: &RunRecord) -> (u64, u64) {
+        let seen = self.0.get_or_insert_with(|| processes::all().collect());
+        let family = processes::family(seen, run.pid);
+        let pages = family.iter().map(|process| process.resident_pages);
+        let pages = match run.backend.as_str() {
+            "nspawn" => pages.sum(),
+            // One process holds the guest's memory; a user-mode Linux has others, which map parts of the same.
+            _ => pages.max().unwrap_or(0),
+        };
+        let cpu_ticks: u64 = family.iter().map(|process| process.cpu_ticks).sum();
+        (pages * rustix::param::page_size() as u64, cpu_ticks * MS_PER_TICK)
     }
 }

@@ -89,7 +89,7 @@ impl Manager for Direct {
         ];
         let log = self.paths.guest(guest).join("launch.log");
         let launch = Launch { argv, env: BTreeMap::new(), log };
-        client::spawn(&self.paths, guest, launch, settings(&spec), LAUNCH_LIMIT)
+        client::spawn(&self.paths, guest, launch, settings(&Live, &spec), LAUNCH_LIMIT)
             .with_context(|| format!("starting guest '{guest}'"))
     }
 

@@ -66,7 +66,9 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, guest)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
-    if let Err(error) = client::adopt(paths, guest, Some(service::settings(&spec)), terminal.master.as_fd()) {
+    if let Err(error) =
+        client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())
+    {
         eprintln!("ignoring that the console holder did not answer: {error:#}");
     }
     rustix::stdio::dup2_stdin(&terminal.slave)?;

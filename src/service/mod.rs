@@ -16,7 +16,9 @@ use anyhow::{Result, bail};
 use crate::backend::spec::Spec;
 use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
+use crate::host::Host;
 use crate::names::GuestName;
+use crate::network;
 use crate::paths::Paths;
 use crate::service::ladder::Stopped;
 
@@ -62,12 +64,15 @@ pub fn manager(paths: &Paths) -> Result<Box<dyn Manager>> {
     }
 }
 
-/// What the console holder is told of a guest.
-pub fn settings(spec: &Spec) -> Settings {
+/// What the console holder is told of a guest. Its bridge must be there already: the way to the guest may be the bridge
+/// itself.
+pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
+    // Without a look at the links the guest's own address is the best guess.
+    let links = host.links(spec.netns.as_deref()).unwrap_or_default();
     Settings {
         log_bytes: spec.console_log_bytes.0,
         ready: spec.ready.clone(),
-        address: Some(spec.address),
+        address: Some(network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 0)),
         ready_timeout_ms: spec.ready_timeout_ms,
     }
 }
