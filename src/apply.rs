@@ -175,6 +175,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
             let guest = named(site, guest)?;
             return match manager.await_ready(&guest.name, guest.ready_timeout)? {
                 Readiness::Ready { after } => {
+                    personalise::settle(host, paths, &guest.name)?;
                     progress.say(&format!("{}: ready after {:.1} s", guest.name, after.as_secs_f64()));
                     Ok(Did::Something)
                 }

@@ -285,3 +285,42 @@ pub fn print_json(document: &impl Serialize) -> Result<()> {
     text.push('\n');
     print(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_verb_is_parsed_without_a_clash_of_names() {
+        Cli::command().debug_assert();
+        for line in [
+            "init /tmp/x",
+            "check --explain ce.memory",
+            "doctor --json",
+            "image build debian-12",
+            "plan ce",
+            "up",
+            "down --purge ce",
+            "status",
+            "start ce",
+            "stop ce",
+            "restart ce",
+            "kill ce",
+            "wait ce --for stopped --timeout 5s",
+            "console ce --read-only",
+            "ssh ce hostname -f",
+            "enter -- ls -l",
+            "gc --dry-run",
+            "generate man /tmp/x",
+            "launch ce",
+            "hold",
+            "network up",
+            "unit stop ce",
+        ] {
+            let words = ["gridgate", "--state", "/s"].into_iter().chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.state, PathBuf::from("/s"), "{line}");
+        }
+    }
+}

@@ -92,7 +92,8 @@ fn parse_stat(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn boot_id() -> Result<String> {
+/// The host's `/proc/sys/kernel/random/boot_id`: another one after each boot.
+pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
     Ok(id.trim().to_owned())

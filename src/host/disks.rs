@@ -36,6 +36,9 @@ pub trait Disks {
     /// records that the disk is finished calls for that first.
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow>;
 
+    /// Returns when the file's content is on stable storage (fsync(2)).
+    fn sync_file(&self, path: &Path) -> Result<()>;
+
     /// Makes the directory `from` known as `to`. If `to` is a directory already, the two change names in one step, so
     /// that at any time a whole one has the name; the old one is then at `from`.
     fn publish_dir(&self, from: &Path, to: &Path) -> Result<()>;
@@ -48,6 +51,11 @@ impl Disks for super::Live {
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow> {
         clone(self, from, to, size, progress)
             .with_context(|| format!("cloning '{}' to '{}'", from.display(), to.display()))
+    }
+
+    fn sync_file(&self, path: &Path) -> Result<()> {
+        let sync = || File::open(path)?.sync_all();
+        sync().with_context(|| format!("writing '{}' to stable storage", path.display()))
     }
 
     fn publish_dir(&self, from: &Path, to: &Path) -> Result<()> {

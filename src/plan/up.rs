@@ -79,6 +79,12 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         }
         let mut before = ground.clone();
         let mut own: Vec<usize> = known_hosts.into_iter().collect();
+        if now.lost {
+            plan.notes.push(format!(
+                "{}: the host went down before its new disk was on stable storage; the disk is made anew",
+                guest.name
+            ));
+        }
         if now.disk_bytes.is_none() {
             match clone(guest, facts) {
                 Ok((action, bytes)) => {
