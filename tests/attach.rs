@@ -149,12 +149,25 @@ fn a_user_outlives_the_holder() {
     user.sees("booted\n");
     site.kill_holder();
     user.sees("reconnecting]\r\n");
-    site.start_holder();
     user.sees("[gridgate: connected again]\r\n");
     user.types(b"hello\n");
     user.sees("got hello\n");
     let text = String::from_utf8(user.seen.clone()).unwrap();
     assert_eq!((text.matches("booted").count(), text.matches("got hello").count()), (1, 1), "{text}");
+    end_revived_holder(&site);
+}
+
+/// The holder that the client started in the place of the one that was killed.
+fn end_revived_holder(site: &Site) {
+    let state = site.paths.state.as_os_str().as_encoded_bytes();
+    for process in gridgate::host::processes::all() {
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        if words.any(|word| word == state) && words.any(|word| word == b"hold") {
+            let pid = nix::unistd::Pid::from_raw(process.pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -229,7 +242,7 @@ fn a_log_is_printed_filtered_or_raw_and_by_boot() {
     assert!(String::from_utf8(none.stderr).unwrap().contains("there are 1 to 2"));
     let gone = print(&[]);
     assert_eq!(gone.status.code(), Some(1));
-    assert!(String::from_utf8(gone.stderr).unwrap().contains("'gridgate console ce --log' shows"));
+    assert!(String::from_utf8(gone.stderr).unwrap().contains("gridgate console ce --log shows"));
 }
 
 #[test]

@@ -44,6 +44,7 @@ struct StepDocument {
 /// Prints the plan; exit 3 if there is something to do.
 pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
     let site = context.site()?;
+    context.known(&site, &args.guests)?;
     let facts = facts::gather(&context.host, &context.paths, &site)?;
     let plan = plan::up::plan(&context.paths, &site, &facts, &args.guests).map_err(refuse)?;
     if context.json {
@@ -72,6 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 /// What `up`, `start` and the second half of `restart` do.
 pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
+    context.known(site, guests)?;
     let _lock = context.lock()?;
     let facts = facts::gather(&context.host, &context.paths, site)?;
     let plan = plan::up::plan(&context.paths, site, &facts, guests).map_err(refuse)?;
