@@ -8,9 +8,11 @@ pub mod guests;
 pub mod network;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 
+use crate::backend::uml;
 use crate::config::site::Site;
 use crate::console::client;
 use crate::host::Host;
@@ -31,6 +33,8 @@ pub struct Facts {
     pub network: network::NetFacts,
     /// Free bytes where disks are kept.
     pub free_bytes: u64,
+    /// Free bytes where guests of user-mode Linux have their memory.
+    pub memory_bytes: u64,
     /// Whether the console holder runs.
     pub holder: bool,
     /// Whether the site's known_hosts is there.
@@ -66,6 +70,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Facts> {
         engines: engines::gather(host, paths)?,
         network: network::gather(host, paths)?,
         free_bytes: host.free_bytes(&paths.state)?,
+        memory_bytes: host.free_bytes(Path::new(uml::MEMORY_DIR))?,
         holder: client::holder_runs(paths),
         known_hosts: host.stat(&paths.known_hosts())?.is_some(),
         ..Facts::default()
