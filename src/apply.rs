@@ -147,7 +147,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
     let Machine { host, manager, paths, site, progress, .. } = machine;
     match action {
         Action::Network(step) => network::apply(host, paths, step)?,
-        Action::Prepare => manager.prepare()?,
+        Action::Prepare => manager.prepare(host, site)?,
         Action::Clone { guest, from, size, .. } => {
             let what = || format!("making the disk of guest '{guest}'");
             host.make_dir(&paths.guest(guest), 0o700).with_context(what)?;
@@ -193,6 +193,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Purge { guest } => {
             host.remove(&paths.guest(guest))?;
             host.remove(&paths.run_guest(guest))?;
+            manager.forget(host, guest)?;
         }
         Action::Retire => {
             manager.retire()?;

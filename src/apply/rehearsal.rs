@@ -38,7 +38,7 @@ impl Manager for Turn<'_> {
     fn name(&self) -> &'static str {
         "model"
     }
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, _host: &dyn Host, _site: &Site) -> Result<()> {
         self.recorder.call("prepare", "")?;
         *self.services.holder.lock().unwrap() = true;
         Ok(())
@@ -71,6 +71,9 @@ impl Manager for Turn<'_> {
         self.recorder.call("retire", "")?;
         *self.services.holder.lock().unwrap() = false;
         Ok(())
+    }
+    fn forget(&self, _host: &dyn Host, guest: &GuestName) -> Result<()> {
+        self.recorder.call("forget", guest.as_str())
     }
 }
 

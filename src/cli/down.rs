@@ -3,10 +3,12 @@
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use super::{Context, Exit, up};
+use super::{Context, Exit, lifecycle, up};
 use crate::facts;
 use crate::names::GuestName;
 use crate::plan;
+use crate::service;
+use crate::service::desired::{self, Desired};
 
 /// Take guests down in reverse order, politely at first
 #[derive(Debug, ClapArgs)]
@@ -26,6 +28,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let facts = facts::gather(&context.host, &context.paths, &site)?;
     let plan =
         plan::down::plan(&context.paths, &site, &facts, &args.guests, args.purge).map_err(up::refuse)?;
+    let manager = service::manager(&context.paths)?;
+    for (guest, found) in &facts.guests {
+        let meant = args.guests.is_empty() || args.guests.contains(guest);
+        let asked_to_run = desired::read(&context.host, &context.paths, guest)? == Desired::Running;
+        if meant && found.running.is_none() && asked_to_run {
+            lifecycle::keep_down(context, manager.as_ref(), guest)?;
+        }
+    }
     if plan.is_empty() {
         context.progress.say("nothing to do: all is down");
         return Ok(Exit::Done);

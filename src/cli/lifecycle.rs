@@ -8,8 +8,8 @@ use crate::config::site::Site;
 use crate::facts;
 use crate::names::GuestName;
 use crate::plan::{Action, Plan, down};
-use crate::service;
 use crate::service::desired::{self, Desired};
+use crate::service::{self, Manager};
 
 /// Start guests, and what they need
 #[derive(Debug, ClapArgs)]
@@ -82,6 +82,12 @@ pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// For a guest that ended by itself: it is not asked to run any more, and does not come up again at a boot of the host.
+pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) -> Result<()> {
+    desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
+    manager.stop(guest).map(|_| ())
+}
+
 fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
     context.known(site, guests)?;
     let _lock = context.lock()?;
@@ -91,9 +97,10 @@ fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<E
     let steps =
         whole.steps.into_iter().take_while(|step| matches!(step.action, Action::Stop { .. })).collect();
     let plan = Plan { steps, notes: whole.notes };
+    let manager = service::manager(&context.paths)?;
     for guest in guests {
         if facts.guests.get(guest).is_none_or(|found| found.running.is_none()) {
-            desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
+            keep_down(context, manager.as_ref(), guest)?;
             context.progress.say(&format!("{guest}: was not running"));
         }
     }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::backend::spec::Spec;
+use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{For, Launch};
 use crate::console::record::RunRecord;
-use crate::host::Live;
 use crate::host::files::Files;
+use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::ladder::{self, Rung, Stopped};
@@ -69,7 +70,7 @@ impl Manager for Direct {
         "direct"
     }
 
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, _host: &dyn Host, _site: &Site) -> Result<()> {
         client::ensure_holder(&self.paths, &self.exe)
     }
 
@@ -114,6 +115,10 @@ impl Manager for Direct {
             true => client::quit(&self.paths).context("ending the console holder"),
             false => Ok(()),
         }
+    }
+
+    fn forget(&self, _host: &dyn Host, _guest: &GuestName) -> Result<()> {
+        Ok(())
     }
 }
 

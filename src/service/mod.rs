@@ -7,6 +7,7 @@ pub mod desired;
 pub mod launch;
 pub mod ladder;
 pub mod direct;
+pub mod boot_order;
 pub mod systemd;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::backend::spec::Spec;
+use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
 use crate::host::Host;
@@ -38,12 +40,14 @@ pub enum Readiness {
 pub trait Manager: Send + Sync {
     /// As `status` and `plan` call it.
     fn name(&self) -> &'static str;
-    /// Gets ready to start guests: the console holder runs when this returns. Done already is fine.
-    fn prepare(&self) -> Result<()>;
+    /// Gets ready to start guests: the console holder runs when this returns, and whoever starts guests at boot knows in
+    /// which order. Done already is fine.
+    fn prepare(&self, host: &dyn Host, site: &Site) -> Result<()>;
     /// Starts the guest; when this returns, its hypervisor runs. An error carries what the launcher said. Running already
     /// is an error.
     fn start(&self, guest: &GuestName) -> Result<()>;
-    /// Stops the guest, politely at first; when this returns, its process is gone. Stopped already is fine.
+    /// Stops the guest, politely at first; when this returns, its process is gone, and a boot of the host does not bring it
+    /// up again. Stopped already is fine.
     fn stop(&self, guest: &GuestName) -> Result<Stopped>;
     /// Stops the guest as a power cut would.
     fn kill(&self, guest: &GuestName) -> Result<Stopped>;
@@ -54,6 +58,8 @@ pub trait Manager: Send + Sync {
     fn any_running(&self) -> bool;
     /// No guest is left: ends what [`Manager::prepare`] started.
     fn retire(&self) -> Result<()>;
+    /// All that the guest had here is going: what the manager keeps of it goes too.
+    fn forget(&self, host: &dyn Host, guest: &GuestName) -> Result<()>;
 }
 
 /// The manager for this site on this machine.
@@ -81,7 +87,7 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
 const SLICE: Duration = Duration::from_millis(500);
 
 /// Waits for a guest that was started just now.
-fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readiness> {
+pub fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readiness> {
     let started = std::time::Instant::now();
     // It was there a moment ago: if it is not, any end on record is its end.
     let ended_since = Some(0);
