@@ -102,7 +102,7 @@ impl Manager for Direct {
     }
 
     fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {
-        readiness(&self.paths, guest, limit)
+        readiness(&self.paths, guest, limit, || self.prepare())
     }
 
     fn any_running(&self) -> bool {
