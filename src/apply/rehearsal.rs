@@ -122,6 +122,7 @@ impl Stage {
             network: facts::network::gather(host, &self.paths).unwrap(),
             free_bytes: 1 << 40,
             holder: *self.services.holder.lock().unwrap(),
+            run_dir: host.stat(&self.paths.run).unwrap().is_some(),
             known_hosts: host.stat(&self.paths.known_hosts()).unwrap().is_some(),
         }
     }
