@@ -167,6 +167,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
                 bail!("starting guest '{guest}': its address {address} is in use: {mac} answers for it");
             }
             desired::write(host, paths, guest, Desired::Running)?;
+            nobody_else_has_address(machine, named(site, guest)?)?;
             manager.start(guest)?;
             progress.say(&format!("{guest}: started"));
             return Ok(Did::Started);
@@ -201,6 +202,20 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
     }
     Ok(Did::Something)
+}
+
+/// On a network that others are on too, an address that somebody has is found before the guest takes it from him.
+fn nobody_else_has_address(machine: Machine<'_>, guest: &Guest) -> Result<()> {
+    /// For both questions and their answers; on one segment an answer takes under a millisecond.
+    const LIMIT: Duration = Duration::from_millis(200);
+    match network::probe_address(machine.host, machine.site, guest, LIMIT)? {
+        Some(mac) if mac != guest.mac => bail!(
+            "address {} is in use: the machine with hardware address {mac} has it; hint: give guest '{}' another address",
+            guest.address,
+            guest.name
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn named<'a>(site: &'a Site, guest: &GuestName) -> Result<&'a Guest> {

@@ -126,6 +126,7 @@ impl Stage {
             free_bytes: 1 << 40,
             memory_bytes: 1 << 40,
             holder: *self.services.holder.lock().unwrap(),
+            run_dir: host.stat(&self.paths.run).unwrap().is_some(),
             known_hosts: host.stat(&self.paths.known_hosts()).unwrap().is_some(),
         }
     }

@@ -22,10 +22,11 @@ pub struct Args {
 
 /// Takes guests down and says how each went.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
     context.need_root("taking guests down")?;
+    let site = context.site_to_stop();
+    context.known_or_here(&site, &args.guests)?;
     let _lock = context.lock()?;
-    let facts = facts::gather(&context.host, &context.paths, &site)?;
+    let facts = facts::gather_to_stop(&context.host, &context.paths, &site)?;
     let plan =
         plan::down::plan(&context.paths, &site, &facts, &args.guests, args.purge).map_err(up::refuse)?;
     let manager = service::manager(&context.paths)?;

@@ -38,6 +38,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mut freed: Vec<Result<()>> = Vec::new();
 
     let mut files = store::leftovers(host, paths)?;
+    for dir in [paths.state.clone(), paths.state.join("keys"), paths.state.join("kernels"), paths.run.clone()]
+    {
+        files.extend(host.abandoned(&dir)?);
+    }
     for guest in host.list(&paths.guests())? {
         files.extend(host.abandoned(&paths.guests().join(guest))?);
     }

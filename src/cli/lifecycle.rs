@@ -52,8 +52,8 @@ pub fn start(args: &StartArgs, context: &Context) -> Result<Exit> {
 
 /// Stops only the guests; networks stay for the others.
 pub fn stop(args: &StopArgs, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
     context.need_root("stopping guests")?;
+    let site = context.site_to_stop();
     stop_guests(context, &site, &args.guests)
 }
 
@@ -69,9 +69,9 @@ pub fn restart(args: &RestartArgs, context: &Context) -> Result<Exit> {
 
 /// The hard way, at once and for each.
 pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
     context.need_root("killing guests")?;
-    context.known(&site, &args.guests)?;
+    let site = context.site_to_stop();
+    context.known_or_here(&site, &args.guests)?;
     let _lock = context.lock()?;
     let manager = service::manager(&context.paths)?;
     for guest in &args.guests {
@@ -89,14 +89,14 @@ pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) ->
 }
 
 fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
-    context.known(site, guests)?;
+    context.known_or_here(site, guests)?;
     let _lock = context.lock()?;
-    let facts = facts::gather(&context.host, &context.paths, site)?;
+    let facts = facts::gather_to_stop(&context.host, &context.paths, site)?;
     let whole = down::plan(&context.paths, site, &facts, guests, false).map_err(up::refuse)?;
     // The last guest's stop leaves the networks as they are: that is what `down` is for.
     let steps =
         whole.steps.into_iter().take_while(|step| matches!(step.action, Action::Stop { .. })).collect();
-    let plan = Plan { steps, notes: whole.notes };
+    let plan = Plan { steps, ..whole };
     let manager = service::manager(&context.paths)?;
     for guest in guests {
         if facts.guests.get(guest).is_none_or(|found| found.running.is_none()) {

@@ -14,14 +14,20 @@ pub struct Args {
     pub guests: Vec<GuestName>,
 }
 
-/// Prints the table, or the document with `--json`. Exit 3 if a guest that was asked to run is not ready.
+/// Prints the table, or the document with `--json`. Exit 3 if a guest that was asked to run is not ready; if the site's
+/// files cannot be used, what is here is shown all the same, and the exit is theirs.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
-    context.known(&site, &args.guests)?;
+    let (site, unusable) = context.site_if_usable();
+    if unusable.is_none() {
+        context.known_or_here(&site, &args.guests)?;
+    }
     let status = report::status::gather(&context.host, &context.paths, &site, &args.guests)?;
     match context.json {
         true => super::print_json(&status)?,
         false => super::print(&report::text::status(&status))?,
+    }
+    if let Some(error) = unusable {
+        return Err(error);
     }
     Ok(if status.as_desired() { Exit::Done } else { Exit::Differs })
 }

@@ -65,7 +65,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;
             let limit = spec.map_or(0, |spec| spec.ready_timeout_ms);
-            match service::readiness(paths, guest, Duration::from_millis(limit))? {
+            // Under systemd the console holder is a unit, and comes back by itself.
+            match service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))? {
                 Readiness::Ready { after } => {
                     context.progress.say(&format!("{guest}: ready after {:.1} s", after.as_secs_f64()));
                 }

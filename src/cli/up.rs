@@ -57,11 +57,16 @@ pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
         super::print_json(&PlanDocument { version: 1, steps, notes: plan.notes.clone() })?;
     } else {
         super::print(&report::text::plan(&plan))?;
-        if plan.is_empty() {
+        for guest in &plan.degraded {
+            context
+                .progress
+                .say(&format!("{guest} runs but is not ready; look at: gridgate console {guest}"));
+        }
+        if plan.is_empty() && plan.degraded.is_empty() {
             context.progress.say("nothing to do: everything is as the site wants it");
         }
     }
-    Ok(if plan.is_empty() { Exit::Done } else { Exit::Differs })
+    Ok(if plan.is_empty() && plan.degraded.is_empty() { Exit::Done } else { Exit::Differs })
 }
 
 /// Makes it so, and waits until the guests are ready.
@@ -80,7 +85,7 @@ pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> 
     for note in &plan.notes {
         context.progress.say(&format!("note: {note}"));
     }
-    if plan.is_empty() {
+    if plan.is_empty() && plan.degraded.is_empty() {
         context.progress.say("nothing to do: everything is as the site wants it");
         return Ok(Exit::Done);
     }
@@ -110,8 +115,9 @@ pub fn conclude(plan: &Plan, outcome: &Outcome) -> Result<Exit> {
         let exit = if outcome.all_undone() { Exit::Failed } else { Exit::HalfWay };
         return Err(Ending::error(exit, report::text::failure(plan, outcome)));
     }
-    if let Some(first) = outcome.not_ready.first() {
-        let names: Vec<&str> = outcome.not_ready.iter().map(GuestName::as_str).collect();
+    let not_ready: Vec<&GuestName> = plan.degraded.iter().chain(&outcome.not_ready).collect();
+    if let Some(first) = not_ready.first() {
+        let names: Vec<&str> = not_ready.iter().map(|guest| guest.as_str()).collect();
         let message = format!(
             "not ready in time, and left running: {}\nhint: see why with: gridgate console {first}",
             names.join(", ")

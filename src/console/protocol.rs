@@ -127,6 +127,8 @@ pub enum Request {
         #[serde(default)]
         from: Option<Position>,
     },
+    /// Names of guests whose process is still to come: it is being started, or started again.
+    Starting,
     /// Answered when it has happened ([`Event`]).
     Wait {
         /// Whose.

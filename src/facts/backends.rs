@@ -287,6 +287,8 @@ fn fingerprint(host: &dyn Host, paths: &Paths) -> String {
     let mut files = uml_kernels(host, paths);
     files.extend(["qemu-system-x86_64", "systemd-nspawn"].iter().filter_map(|name| host.find_program(name)));
     for path in files {
+        // By one name, so that a state directory may share the kernel of another by a link.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
         let seen = std::fs::metadata(&path).ok().map(|m| (m.len(), m.mtime(), m.ino(), m.mode()));
         // Writing to a String cannot fail.
         let _ = write!(text, "\n{} {seen:?}", path.display());

@@ -109,6 +109,7 @@ fn clone(host: &super::Live, from: &Path, to: &Path, size: u64, progress: &Progr
             match copy_data(&source, &target, found.len(), progress) {
                 // Somebody else was faster.
                 Err(Errno::NOSPC | Errno::DQUOT) => return Err(no_space(host.free_bytes(dir)?)),
+                Err(Errno::CANCELED) => bail!("interrupted"),
                 other => CloneHow::Copied { bytes: other? },
             }
         }
@@ -146,6 +147,9 @@ fn copy_data(source: &File, target: &File, len: u64, progress: &Progress) -> rus
         let end = rustix::fs::seek(source, SeekFrom::Hole(start))?.min(len);
         at = start;
         while at < end {
+            if crate::progress::interrupted() {
+                return Err(Errno::CANCELED);
+            }
             let wanted = (end - at).min(CHUNK) as usize;
             let (mut from, mut to) = (at, at);
             let n = match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), wanted)

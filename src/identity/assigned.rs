@@ -1,5 +1,7 @@
 //! Identities as the host keeps them: assigned once, private, and the same every time a guest is made anew.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
@@ -66,8 +68,12 @@ pub fn load(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Option<
     Ok(Some(assigned))
 }
 
+/// Guests are personalised side by side, and the one that looks second must find what the first has drawn.
+static DRAWING: Mutex<()> = Mutex::new(());
+
 /// The identity that the guest has, drawn and kept (0600) if it has none yet.
 pub fn load_or_draw(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Assigned> {
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(assigned) = load(host, paths, guest)? {
         return Ok(assigned);
     }
@@ -79,6 +85,7 @@ pub fn load_or_draw(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result
 
 /// The public line of the site's own key, which `gridgate ssh` logs in with; made (0600) if it is not there yet.
 pub fn site_key(host: &dyn Host, paths: &Paths, site: &str) -> Result<String> {
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = paths.site_key();
     if let Some(private) = host.read(&path)? {
         let private = String::from_utf8(private).with_context(|| format!("reading '{}'", path.display()))?;
@@ -104,6 +111,20 @@ mod tests {
         assert_ne!(a.host_key_ed25519, b.host_key_ed25519);
         assert_eq!(a.machine_id.len(), 32);
         assert_eq!(&a.machine_id[12..13], "4");
+    }
+
+    #[test]
+    fn guests_that_are_personalised_side_by_side_get_one_site_key() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = Paths::new(dir.path(), dir.path());
+            let draw = || site_key(&crate::host::Live, &paths, "x").unwrap();
+            let keys: Vec<String> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(draw)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(keys.iter().all(|key| *key == draw()), "{keys:?}");
+        }
     }
 
     #[test]

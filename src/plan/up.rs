@@ -35,8 +35,11 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
 
     let to_start: Vec<&Guest> =
         guests.iter().copied().filter(|guest| found(guest).running.is_none()).collect();
-    if !to_start.is_empty() {
-        ground.push(plan.push(Action::Prepare, Vec::new()));
+    let some_run = facts.guests.values().any(|guest| guest.running.is_some());
+    let mut holder = Vec::new();
+    if !to_start.is_empty() || (some_run && !facts.holder) {
+        holder.push(plan.push(Action::Prepare, Vec::new()));
+        ground.extend(&holder);
     }
     let behind = |guest: &Guest| {
         let now = found(guest);
@@ -67,13 +70,11 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
             }
             match now.ready {
                 Some(ReadyState::Ready) => {}
-                Some(ReadyState::Degraded) => plan
-                    .notes
-                    .push(format!("{0} runs but is not ready; look at: gridgate console {0}", guest.name)),
+                Some(ReadyState::Degraded) => plan.degraded.push(guest.name.clone()),
                 Some(ReadyState::Waiting) | None => {
                     ready.insert(
                         &guest.name,
-                        plan.push(Action::Ready { guest: guest.name.clone() }, Vec::new()),
+                        plan.push(Action::Ready { guest: guest.name.clone() }, holder.clone()),
                     );
                 }
             }

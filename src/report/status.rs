@@ -22,7 +22,7 @@ pub struct Status {
     pub version: u32,
     /// Name of the site.
     pub site: String,
-    /// In the site's order.
+    /// In the site's order; then those that run and that the site does not name.
     pub guests: Vec<GuestStatus>,
 }
 
@@ -31,7 +31,7 @@ pub struct Status {
 pub struct GuestStatus {
     /// Name.
     pub name: GuestName,
-    /// Role.
+    /// Role; empty if the site does not name the guest.
     pub role: String,
     /// What was asked for last.
     pub desired: Desired,
@@ -91,46 +91,67 @@ impl Status {
     }
 }
 
-/// Looks at the guests of these names, or at all.
+/// Looks at the guests of these names, or at all. A guest that runs but that the site does not name is shown after the
+/// others; if the site names none at all, whatever is kept here is.
 pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) -> Result<Status> {
-    let wanted = site.guests.iter().filter(|guest| names.is_empty() || names.contains(&guest.name));
+    let wanted = |name: &GuestName| names.is_empty() || names.contains(name);
     let mut used = Usage::default();
     let mut guests = Vec::new();
-    for guest in wanted {
-        let run = RunRecord::read(paths, &guest.name)?.filter(RunRecord::is_alive);
-        let ready = ReadyRecord::read(paths, &guest.name)?.filter(|ready| {
-            run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
-        });
-        let usage = run.as_ref().map(|run| used.of(run));
-        guests.push(GuestStatus {
-            name: guest.name.clone(),
-            role: guest.role.clone(),
-            desired: desired::read(host, paths, &guest.name)?,
-            observed: if run.is_some() { Observed::Running } else { Observed::Stopped },
-            ready: match (&run, ready.as_ref().map(|ready| ready.state)) {
-                (None, _) => Readiness::No,
-                (Some(_), Some(ReadyState::Ready)) => Readiness::Ready,
-                (Some(_), Some(ReadyState::Degraded)) => Readiness::Degraded,
-                (Some(_), Some(ReadyState::Waiting) | None) => Readiness::Waiting,
-            },
-            backend: match &run {
-                Some(run) => run.backend.clone(),
-                None => Spec::read(host, paths, &guest.name)?
-                    .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
-                    .unwrap_or_default(),
-            },
-            address: guest.address,
-            pid: run.as_ref().map(|run| run.pid),
-            uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
-            ready_after_ms: ready
-                .filter(|ready| ready.state == ReadyState::Ready)
-                .map(|ready| ready.after_ms),
-            memory_bytes: usage.map(|(memory, _)| memory),
-            cpu_ms: usage.map(|(_, cpu)| cpu),
-            last_exit: ExitRecord::read(paths, &guest.name)?,
-        });
+    for guest in site.guests.iter().filter(|guest| wanted(&guest.name)) {
+        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, &mut used)?);
+    }
+    for name in host.list(&paths.guests())? {
+        let Ok(name) = name.parse::<GuestName>() else { continue };
+        if site.guest(&name).is_some() || !wanted(&name) {
+            continue;
+        }
+        let Some(spec) = Spec::read(host, paths, &name)? else { continue };
+        let found = look(host, paths, &name, "", spec.address, &mut used)?;
+        if found.observed == Observed::Running || site.guests.is_empty() || !names.is_empty() {
+            guests.push(found);
+        }
     }
     Ok(Status { version: 1, site: site.name.to_string(), guests })
+}
+
+fn look(
+    host: &dyn Host,
+    paths: &Paths,
+    name: &GuestName,
+    role: &str,
+    address: IpAddr,
+    used: &mut Usage,
+) -> Result<GuestStatus> {
+    let run = RunRecord::read(paths, name)?.filter(RunRecord::is_alive);
+    let ready = ReadyRecord::read(paths, name)?.filter(|ready| {
+        run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
+    });
+    let usage = run.as_ref().map(|run| used.of(run));
+    Ok(GuestStatus {
+        name: name.clone(),
+        role: role.to_owned(),
+        desired: desired::read(host, paths, name)?,
+        observed: if run.is_some() { Observed::Running } else { Observed::Stopped },
+        ready: match (&run, ready.as_ref().map(|ready| ready.state)) {
+            (None, _) => Readiness::No,
+            (Some(_), Some(ReadyState::Ready)) => Readiness::Ready,
+            (Some(_), Some(ReadyState::Degraded)) => Readiness::Degraded,
+            (Some(_), Some(ReadyState::Waiting) | None) => Readiness::Waiting,
+        },
+        backend: match &run {
+            Some(run) => run.backend.clone(),
+            None => Spec::read(host, paths, name)?
+                .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
+                .unwrap_or_default(),
+        },
+        address,
+        pid: run.as_ref().map(|run| run.pid),
+        uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
+        ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
+        memory_bytes: usage.map(|(memory, _)| memory),
+        cpu_ms: usage.map(|(_, cpu)| cpu),
+        last_exit: ExitRecord::read(paths, name)?,
+    })
 }
 
 /// Memory and processor time of guests; the processes are looked at once for all of them.

@@ -37,6 +37,11 @@ impl Direct {
         Ok(Self { paths: paths.clone(), exe })
     }
 
+    /// Starts a console holder where none answers: after a reboot, or after the last one was killed.
+    pub fn revive(&self) -> Result<()> {
+        client::ensure_holder(&self.paths, &self.exe)
+    }
+
     fn end(&self, guest: &GuestName, limit: Option<Duration>) -> Result<Stopped> {
         let Some(record) = RunRecord::read(&self.paths, guest)?.filter(RunRecord::is_alive) else {
             return Ok(Stopped::already());
@@ -71,7 +76,7 @@ impl Manager for Direct {
     }
 
     fn prepare(&self, _host: &dyn Host, _site: &Site) -> Result<()> {
-        client::ensure_holder(&self.paths, &self.exe)
+        self.revive()
     }
 
     fn start(&self, guest: &GuestName) -> Result<()> {
@@ -103,7 +108,7 @@ impl Manager for Direct {
     }
 
     fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {
-        readiness(&self.paths, guest, limit)
+        readiness(&self.paths, guest, limit, || self.revive())
     }
 
     fn any_running(&self) -> bool {

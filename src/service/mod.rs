@@ -18,7 +18,9 @@ use crate::backend::spec::Spec;
 use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
-use crate::host::Host;
+use crate::console::record::RunRecord;
+use crate::host::files::Files;
+use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::network;
 use crate::paths::Paths;
@@ -70,6 +72,36 @@ pub fn manager(paths: &Paths) -> Result<Box<dyn Manager>> {
     }
 }
 
+/// Waits until no guest is on its way up: a command that was killed may have had one started, and a guest that reboots
+/// may be between two processes. What runs can be told from what does not when this returns.
+pub fn settle(paths: &Paths) -> Result<()> {
+    /// A launch takes tens of milliseconds; a machine in trouble takes longer.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let began = std::time::Instant::now();
+    loop {
+        let starting = starting(paths)?;
+        match starting.first() {
+            None => return Ok(()),
+            Some(guest) if began.elapsed() > LIMIT => {
+                bail!("guest '{guest}' is being started, and that does not come to its end")
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn starting(paths: &Paths) -> Result<Vec<GuestName>> {
+    let mut found = client::starting(paths).unwrap_or_default();
+    for name in Live.list(&paths.run.join("guests"))? {
+        let Ok(guest) = name.parse::<GuestName>() else { continue };
+        let runs = || RunRecord::read(paths, &guest).is_ok_and(|run| run.is_some_and(|run| run.is_alive()));
+        if launch::is_held(paths, &guest) && !runs() {
+            found.push(guest);
+        }
+    }
+    Ok(found)
+}
+
 /// What the console holder is told of a guest. Its bridge must be there already: the way to the guest may be the bridge
 /// itself.
 pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
@@ -86,8 +118,13 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
 /// A Ctrl-C is noticed this late at most.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Waits for a guest that was started just now.
-pub fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readiness> {
+/// Waits for a guest that was started just now; `revive` is called when there is no console holder to ask.
+pub fn readiness(
+    paths: &Paths,
+    guest: &GuestName,
+    limit: Duration,
+    revive: impl Fn() -> Result<()>,
+) -> Result<Readiness> {
     let started = std::time::Instant::now();
     // It was there a moment ago: if it is not, any end on record is its end.
     let ended_since = Some(0);
@@ -102,10 +139,14 @@ pub fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Re
                     Some(exit) => (exit.told(), exit.last_lines.join("\n  ")),
                     None => ("ended".to_owned(), String::new()),
                 };
-                bail!("guest '{guest}' ended before it was ready ({how}); its console said last:\n  {said}");
+                bail!(
+                    "guest '{guest}' ended before it was ready ({how}); its console said last:\n  {said}\n\
+                     hint: all that it said: gridgate console {guest} --log"
+                );
             }
             None if left <= SLICE => return Ok(Readiness::NotYet),
             None if crate::progress::interrupted() => bail!("interrupted while waiting for guest '{guest}'"),
+            None if !client::holder_runs(paths) => revive()?,
             None => {}
         }
     }
