@@ -19,9 +19,6 @@ use crate::service::desired::{self, Desired};
 use crate::service::ladder::{Rung, Stopped};
 use crate::service::{Manager, Readiness};
 
-/// A machine on the same wire answers within milliseconds.
-const ADDRESS_PROBE: Duration = Duration::from_millis(200);
-
 /// All that walking a plan needs.
 #[derive(Clone, Copy)]
 pub struct Machine<'a> {
@@ -159,13 +156,6 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
         Action::Spec(spec) => spec.write(host, paths)?,
         Action::Start { guest } => {
-            // A probe that cannot be made is no reason to leave the guest down.
-            let holder =
-                network::probe_address(host, site, named(site, guest)?, ADDRESS_PROBE).unwrap_or(None);
-            if let Some(mac) = holder {
-                let address = named(site, guest)?.address;
-                bail!("starting guest '{guest}': its address {address} is in use: {mac} answers for it");
-            }
             desired::write(host, paths, guest, Desired::Running)?;
             nobody_else_has_address(machine, named(site, guest)?)?;
             manager.start(guest)?;
