@@ -4,6 +4,7 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod table;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use gridgate::console::protocol::{Mode, Settings};
 use support::{Site, eventually, guest};
+use table::{Target, median, row};
 
 const BYTES: u64 = 100_000_000;
 const RUNS: usize = 5;
@@ -28,14 +30,11 @@ fn cpu(pid: u32) -> f64 {
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
-fn pss(pid: u32) -> String {
+/// kB
+fn pss(pid: u32) -> f64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap().trim().to_owned()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 fn output(readers: usize) -> f64 {
@@ -122,7 +121,8 @@ fn first_byte(boot_bytes: u64) -> f64 {
     median((0..21).map(one).collect())
 }
 
-fn idle() -> (String, String) {
+/// kB of the holder.
+fn idle() -> f64 {
     let mut site = Site::new().unwrap();
     for name in ["ce", "se", "ui", "wn"] {
         let name = site.guest(name, &format!("{}; exec sleep 1000", talk(50_000)), Settings::default()).name;
@@ -131,20 +131,21 @@ fn idle() -> (String, String) {
     let alone = pss(site.holder_pid());
     let exe = std::fs::read_link(format!("/proc/{}/exe", site.holder_pid())).unwrap();
     assert_eq!(exe, support::exe(), "{:?}", guest("ce"));
-    (alone, exe.metadata().map(|m| format!("{} kB", m.len() / 1024)).unwrap())
+    alone
 }
 
 fn main() {
     if std::env::var_os("LAUNCH_STATE").is_some() {
         return support::launcher();
     }
-    // `cargo test --benches` starts it too, without this.
-    if !std::env::args().any(|a| a == "--bench") {
+    if !table::asked_for() {
         return;
     }
+    table::heading("a console");
+    let what = "CPU time for 100 MB, logged, nobody attached";
     let ours = output(0);
-    println!("gridgate, log on, nobody attached    {ours:.2} CPU s / 100 MB");
-    println!("gridgate, log on, one reader         {:.2} CPU s / 100 MB", output(1));
+    row(what, "s", ours, None, Target::AtMost(0.30));
+    row("the same, one reader", "s", output(1), None, Target::None);
     let others: [(&str, &[&str]); 4] = [
         ("dtach", &["dtach", "-n", "SOCKET", "sh", "-c", "SCRIPT"]),
         ("abduco", &["abduco", "-n", "SOCKET", "sh", "-c", "SCRIPT"]),
@@ -168,11 +169,10 @@ fn main() {
     ];
     for (name, start) in others {
         if let Some(theirs) = other(start, name) {
-            println!("{name:<36} {theirs:.2} CPU s / 100 MB, gridgate / {name} = {:.2}", ours / theirs);
+            row(&format!("CPU time for 100 MB / {name}"), "s", ours, Some(theirs), Target::None);
         }
     }
-    println!("attach to first byte, boot of 1 MB   {:.2} ms", first_byte(1_000_000));
-    println!("attach to first byte, boot of 12 MB  {:.2} ms", first_byte(12_000_000));
-    let (holder, exe) = idle();
-    println!("holder with four idle consoles       {holder} PSS (program: {exe})");
+    row("attach to first byte, boot of 1 MB", "ms", first_byte(1_000_000), None, Target::AtMost(5.0));
+    row("attach to first byte, boot of 12 MB", "ms", first_byte(12_000_000), None, Target::AtMost(5.0));
+    row("PSS of the holder, four idle consoles", "MiB", idle() / 1024.0, None, Target::None);
 }

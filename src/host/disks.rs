@@ -1,6 +1,7 @@
 //! Disks of guests and directories of images: made under another name, and there all at once or not at all.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -164,12 +165,22 @@ fn copy_data(source: &File, target: &File, len: u64, progress: &Progress) -> rus
                 // The image became shorter while it was read.
                 return Err(Errno::IO);
             }
+            start_writing(target, at, n);
             at += n as u64;
             copied += n as u64;
             progress.tick(&format!("cloning: {} of {}", Bytes(at), Bytes(len)));
         }
     }
     Ok(copied)
+}
+
+/// Asks the kernel to begin writing out what was copied, and does not wait: whoever opens the filesystem next does (the
+/// kernel syncs a file that becomes a loop device), and would otherwise wait for all of it at once.
+#[expect(unsafe_code, reason = "neither nix nor rustix has sync_file_range")]
+fn start_writing(target: &File, at: u64, len: usize) {
+    use nix::libc::{SYNC_FILE_RANGE_WRITE, off64_t, sync_file_range};
+    // SAFETY: the call takes numbers and an open descriptor only. What it cannot begin now is written later all the same.
+    unsafe { sync_file_range(target.as_raw_fd(), at as off64_t, len as off64_t, SYNC_FILE_RANGE_WRITE) };
 }
 
 fn read_write(source: &File, target: &File, at: u64, wanted: usize) -> rustix::io::Result<usize> {
