@@ -285,3 +285,21 @@ pub fn print_json(document: &impl Serialize) -> Result<()> {
     text.push('\n');
     print(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// clap takes both for one argument, and the verb then ends in a panic.
+    #[test]
+    fn no_verb_has_an_argument_with_the_name_of_a_global_one() {
+        let cli = Cli::command();
+        let global: Vec<_> = cli.get_arguments().map(clap::Arg::get_id).collect();
+        for verb in cli.get_subcommands() {
+            for argument in verb.get_arguments() {
+                assert!(!global.contains(&argument.get_id()), "{} {}", verb.get_name(), argument.get_id());
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub struct Args {
     pub guest: GuestName,
     /// What to wait for
     #[arg(long = "for", value_name = "STATE", value_enum, default_value = "ready")]
-    pub state: State,
+    pub awaited: State,
     /// How long at most, such as 90s or 5min; for ever if not said
     #[arg(long, value_parser = parse_duration)]
     pub timeout: Option<Duration>,
@@ -38,7 +38,7 @@ pub enum State {
 /// Exit 0 when it is so, 3 when the time is over.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     context.was_here(&args.guest)?;
-    let what = match args.state {
+    let what = match args.awaited {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,
     };
