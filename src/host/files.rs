@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -55,6 +56,9 @@ impl LockGuard {
     }
 }
 
+/// Tells apart what this process writes.
+static TURN: AtomicU64 = AtomicU64::new(0);
+
 impl Files for super::Live {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         match fs::read(path) {
@@ -69,7 +73,9 @@ impl Files for super::Live {
             let dir = path.parent().context("it has no parent directory")?;
             self.make_dir_if_missing(dir)?;
             let name = path.file_name().context("it has no file name")?.to_string_lossy();
-            let temporary = dir.join(format!(".{name}.gridgate-{}", std::process::id()));
+            // Two threads may write the same file; one of them wins, and neither takes the other's half.
+            let turn = TURN.fetch_add(1, Ordering::Relaxed);
+            let temporary = dir.join(format!(".{name}.gridgate-{}-{turn}", std::process::id()));
             let result = (|| -> Result<()> {
                 let mut options = fs::OpenOptions::new();
                 let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
@@ -187,5 +193,25 @@ impl super::Live {
             .mode(0o755)
             .create(dir)
             .with_context(|| format!("making directory '{}'", dir.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Live;
+
+    #[test]
+    fn two_threads_that_write_one_file_both_succeed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::thread::scope(|scope| {
+            for content in [b"a", b"b"] {
+                let path = &path;
+                scope.spawn(move || (0..50).for_each(|_| Live.write(path, content, 0o600).unwrap()));
+            }
+        });
+        assert_eq!(Live.read(&path).unwrap().map(|content| content.len()), Some(1));
+        assert_eq!(Live.list(dir.path()).unwrap(), ["file"]);
     }
 }
