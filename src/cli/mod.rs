@@ -13,6 +13,7 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod names;
 pub mod network;
 pub mod ssh;
 pub mod status;
@@ -93,6 +94,9 @@ pub enum Command {
     Gc(gc::Args),
     #[command(hide = true)]
     Generate(generate::Args),
+    /// Print the names of the site's guests
+    #[command(hide = true)]
+    Names,
     #[command(hide = true)]
     Launch(launch::Args),
     #[command(hide = true)]
@@ -264,6 +268,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
         Command::Generate(args) => generate::run(args),
+        Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
         Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
         Command::Network(args) => network::run(args, &context),
