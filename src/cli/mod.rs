@@ -13,6 +13,7 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod names;
 pub mod network;
 pub mod ssh;
 pub mod status;
@@ -94,6 +95,9 @@ pub enum Command {
     Gc(gc::Args),
     #[command(hide = true)]
     Generate(generate::Args),
+    /// Print the names of the site's guests
+    #[command(hide = true)]
+    Names,
     #[command(hide = true)]
     Launch(launch::Args),
     #[command(hide = true)]
@@ -313,6 +317,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
         Command::Generate(args) => generate::run(args),
+        Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
         Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
         Command::Network(args) => network::run(args, &context),
@@ -370,6 +375,18 @@ mod tests {
             let words = ["gridgate", "--state", "/s"].into_iter().chain(line.split(' '));
             let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(cli.state, PathBuf::from("/s"), "{line}");
+        }
+    }
+
+    /// clap takes both for one argument, and the verb then ends in a panic.
+    #[test]
+    fn no_verb_has_an_argument_with_the_name_of_a_global_one() {
+        let cli = Cli::command();
+        let global: Vec<_> = cli.get_arguments().map(clap::Arg::get_id).collect();
+        for verb in cli.get_subcommands() {
+            for argument in verb.get_arguments() {
+                assert!(!global.contains(&argument.get_id()), "{} {}", verb.get_name(), argument.get_id());
+            }
         }
     }
 }
