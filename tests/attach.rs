@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
 
+use gridgate::console::client;
 use gridgate::console::protocol::Settings;
 use gridgate::names::GuestName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -149,25 +150,15 @@ fn a_user_outlives_the_holder() {
     user.sees("booted\n");
     site.kill_holder();
     user.sees("reconnecting]\r\n");
+    // The client itself has brought a new one.
     user.sees("[gridgate: connected again]\r\n");
     user.types(b"hello\n");
     user.sees("got hello\n");
     let text = String::from_utf8(user.seen.clone()).unwrap();
     assert_eq!((text.matches("booted").count(), text.matches("got hello").count()), (1, 1), "{text}");
-    end_revived_holder(&site);
-}
-
-/// The holder that the client started in the place of the one that was killed.
-fn end_revived_holder(site: &Site) {
-    let state = site.paths.state.as_os_str().as_encoded_bytes();
-    for process in gridgate::host::processes::all() {
-        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0);
-        if words.any(|word| word == state) && words.any(|word| word == b"hold") {
-            let pid = nix::unistd::Pid::from_raw(process.pid);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        }
-    }
+    kill(ce.pid, Signal::KILL);
+    site.reap(&ce);
+    eventually("the new holder goes without a guest", || client::quit(&site.paths).ok());
 }
 
 #[test]

@@ -11,8 +11,9 @@ fn a_guest_that_never_becomes_ready_is_degraded_and_left_running() {
     };
     let ran = site.run(&["up"]).exits(3).says("not ready in time, and left running: ce");
     ran.says("hint: see why with: gridgate console ce");
-    let status = site.status("ce");
-    assert_eq!((&status["observed"], &status["ready"]), (&"running".into(), &"degraded".into()), "{status}");
+    // The holder counts for itself, and writes its verdict down a moment later on a busy machine.
+    eventually("it is degraded", || (site.status("ce")["ready"] == "degraded").then_some(()));
+    assert_eq!(site.status("ce")["observed"], "running");
     site.run(&["status"]).exits(3);
     // Nothing can be done from here, which is not the same as all being well.
     site.run(&["up"]).exits(3).says("not ready in time, and left running: ce");

@@ -106,10 +106,6 @@ impl Running {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Its end, within the limit.
     #[track_caller]
     pub fn end(mut self) -> Ran {
