@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -143,7 +144,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
     let Machine { host, manager, paths, site, progress, .. } = machine;
     match action {
         Action::Network(step) => network::apply(host, paths, step)?,
-        Action::Prepare => manager.prepare()?,
+        Action::Prepare => manager.prepare(host, site)?,
         Action::Clone { guest, from, size, .. } => {
             let what = || format!("making the disk of guest '{guest}'");
             host.make_dir(&paths.guest(guest), 0o700).with_context(what)?;
@@ -156,6 +157,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Spec(spec) => spec.write(host, paths)?,
         Action::Start { guest } => {
             desired::write(host, paths, guest, Desired::Running)?;
+            nobody_else_has_address(machine, named(site, guest)?)?;
             manager.start(guest)?;
             progress.say(&format!("{guest}: started"));
             return Ok(Did::Started);
@@ -164,6 +166,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
             let guest = named(site, guest)?;
             return match manager.await_ready(&guest.name, guest.ready_timeout)? {
                 Readiness::Ready { after } => {
+                    personalise::settle(host, paths, &guest.name)?;
                     progress.say(&format!("{}: ready after {:.1} s", guest.name, after.as_secs_f64()));
                     Ok(Did::Something)
                 }
@@ -181,6 +184,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Purge { guest } => {
             host.remove(&paths.guest(guest))?;
             host.remove(&paths.run_guest(guest))?;
+            manager.forget(host, guest)?;
         }
         Action::Retire => {
             manager.retire()?;
@@ -188,6 +192,20 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
     }
     Ok(Did::Something)
+}
+
+/// On a network that others are on too, an address that somebody has is found before the guest takes it from him.
+fn nobody_else_has_address(machine: Machine<'_>, guest: &Guest) -> Result<()> {
+    /// For both questions and their answers; on one segment an answer takes under a millisecond.
+    const LIMIT: Duration = Duration::from_millis(200);
+    match network::probe_address(machine.host, machine.site, guest, LIMIT)? {
+        Some(mac) if mac != guest.mac => bail!(
+            "address {} is in use: the machine with hardware address {mac} has it; hint: give guest '{}' another address",
+            guest.address,
+            guest.name
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn named<'a>(site: &'a Site, guest: &GuestName) -> Result<&'a Guest> {

@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gridgate::cli::{self, Cli, Ending, Exit, complete};
+use gridgate::cli::{self, Cli, Ending, Exit};
 
 fn main() -> ExitCode {
-    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! `gridgate status --watch` and the completion of guests' names, as shells and people use them.
+//! `gridgate status --watch`, as people and scripts use it.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
@@ -38,26 +38,4 @@ fn a_watch_ends_when_nobody_reads_it() {
     let mut child = watch(dir.path());
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
-#[test]
-fn a_shell_is_told_the_guests_of_the_site_on_the_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let site = site(dir.path());
-    let ask = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gridgate"));
-        let index = (words.len() - 1).to_string();
-        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", " ");
-        command
-            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
-            .env("_CLAP_COMPLETE_SPACE", "false")
-            .arg("--")
-            .args(words);
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
-    };
-    let dir = site.to_str().unwrap();
-    assert_eq!(ask(&["gridgate", "--site", dir, "console", "c"]), "ce");
-    assert!(ask(&["gridgate", "--site", dir, "up", ""]).starts_with("ce se ui wn"));
-    assert_eq!(ask(&["gridgate", "--site", "/nowhere", "ssh", "c"]), "");
-    assert_eq!(ask(&["gridgate", "conso"]), "console");
 }

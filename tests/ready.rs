@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use gridgate::config::site::ReadyCheck;
@@ -31,7 +31,7 @@ fn a_guest_is_ready_when_its_login_prompt_and_its_port_are_there() {
     drop(unused);
     let settings = Settings {
         ready: vec![ReadyCheck::Login, ReadyCheck::Tcp(port)],
-        address: Some(IpAddr::from([127, 0, 0, 1])),
+        address: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         ready_timeout_ms: 60_000,
         ..plain()
     };

@@ -38,7 +38,7 @@ impl Manager for Turn<'_> {
     fn name(&self) -> &'static str {
         "model"
     }
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, _host: &dyn Host, _site: &Site) -> Result<()> {
         self.recorder.call("prepare", "")?;
         *self.services.holder.lock().unwrap() = true;
         Ok(())
@@ -71,6 +71,9 @@ impl Manager for Turn<'_> {
         self.recorder.call("retire", "")?;
         *self.services.holder.lock().unwrap() = false;
         Ok(())
+    }
+    fn forget(&self, _host: &dyn Host, guest: &GuestName) -> Result<()> {
+        self.recorder.call("forget", guest.as_str())
     }
 }
 
@@ -121,7 +124,9 @@ impl Stage {
             engines: facts::engines::Engines { uml: Ok("/usr/bin/linux.uml".into()), ..Default::default() },
             network: facts::network::gather(host, &self.paths).unwrap(),
             free_bytes: 1 << 40,
+            memory_bytes: 1 << 40,
             holder: *self.services.holder.lock().unwrap(),
+            run_dir: host.stat(&self.paths.run).unwrap().is_some(),
             known_hosts: host.stat(&self.paths.known_hosts()).unwrap().is_some(),
         }
     }
@@ -260,4 +265,18 @@ fn a_guest_is_stopped_before_the_one_that_it_needs() {
         .map(GuestName::as_str)
         .collect();
     assert_eq!(stops, ["se", "ce"]);
+}
+
+#[test]
+fn guests_that_would_not_find_room_for_their_memory_are_refused_together() {
+    let stage = Stage::new(NetworkMode::Rehearsal);
+    let facts = Facts { memory_bytes: 300 << 20, free_bytes: 0, ..stage.facts() };
+    let problems = up::plan(&stage.paths, &stage.site, &facts, &[]).unwrap_err();
+    let messages: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert_eq!(messages[0], "the guests to start have 512M of memory in '/dev/shm', where 300M are free");
+    assert!(messages[1].starts_with("the new disks take up to"), "{messages:?}");
+    let one = [stage.site.guests[0].name.clone()];
+    let facts = Facts { memory_bytes: 300 << 20, ..stage.facts() };
+    assert!(up::plan(&stage.paths, &stage.site, &facts, &one).is_ok());
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::complete::guest_names;
 use crate::console::attach::{Ended, Escape, Options, attach, print_log, who};
 use crate::console::client;
 use crate::console::protocol::Mode;
+use crate::console::record::RunRecord;
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -16,7 +16,6 @@ use crate::paths::Paths;
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// The guest
-    #[arg(add = guest_names())]
     pub guest: GuestName,
     /// Do not type, only read
     #[arg(long)]
@@ -43,9 +42,17 @@ pub struct ConsoleArgs {
 
 /// Attaches or prints. `revive` is the program to start a holder with where no service manager does it.
 pub fn run(args: &ConsoleArgs, paths: &Paths, revive: Option<PathBuf>) -> Result<()> {
-    let running = || client::list(paths).is_ok_and(|all| all.iter().any(|c| c.guest == args.guest));
-    if args.log && !(args.follow && running()) {
-        return print_log(paths, &args.guest, args.boot, args.raw, &mut std::io::stdout().lock());
+    let guest = &args.guest;
+    let running = RunRecord::read(paths, guest)?.is_some_and(|run| run.is_alive());
+    if args.log && !(args.follow && running) {
+        return print_log(paths, guest, args.boot, args.raw, &mut std::io::stdout().lock());
+    }
+    if !running {
+        let log = format!("gridgate console {guest} --log shows what it said when it last ran");
+        bail!("guest '{guest}' is not running; gridgate start {guest} starts it, {log}");
+    }
+    if let Some(exe) = &revive {
+        client::ensure_holder(paths, exe)?;
     }
     let options = Options {
         mode: if args.read_only || args.log { Mode::Read } else { Mode::Write },
@@ -56,11 +63,7 @@ pub fn run(args: &ConsoleArgs, paths: &Paths, revive: Option<PathBuf>) -> Result
         who: who(),
         revive,
     };
-    match attach(paths, &args.guest, &options) {
-        Ok(Ended::Detached | Ended::Guest(_)) => Ok(()),
-        Err(e) if !running() => {
-            bail!("{e:#}; 'gridgate console {} --log' shows what it said when it last ran", args.guest)
-        }
-        Err(e) => Err(e),
+    match attach(paths, guest, &options)? {
+        Ended::Detached | Ended::Guest(_) => Ok(()),
     }
 }

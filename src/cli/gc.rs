@@ -12,7 +12,7 @@ use crate::host::files::Files;
 use crate::image::store;
 use crate::names::GuestName;
 use crate::network;
-use crate::service::direct;
+use crate::service::{self, direct};
 
 /// Find and free what a killed command left
 #[derive(Debug, ClapArgs)]
@@ -38,6 +38,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mut freed: Vec<Result<()>> = Vec::new();
 
     let mut files = store::leftovers(host, paths)?;
+    for dir in [paths.state.clone(), paths.state.join("keys"), paths.state.join("kernels"), paths.run.clone()]
+    {
+        files.extend(host.abandoned(&dir)?);
+    }
     for guest in host.list(&paths.guests())? {
         files.extend(host.abandoned(&paths.guests().join(guest))?);
     }
@@ -69,7 +73,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             true => {
                 found.push("a console holder without a guest".to_owned());
                 if !args.dry_run {
-                    freed.push(client::quit(paths));
+                    freed.push(service::manager(paths)?.retire());
                     freed.push(host.remove(&paths.run));
                 }
             }

@@ -3,20 +3,19 @@
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use super::complete::guest_names;
 use super::{Context, Exit, up};
 use crate::config::site::Site;
 use crate::facts;
 use crate::names::GuestName;
 use crate::plan::{Action, Plan, down};
-use crate::service;
 use crate::service::desired::{self, Desired};
+use crate::service::{self, Manager};
 
 /// Start guests, and what they need
 #[derive(Debug, ClapArgs)]
 pub struct StartArgs {
     /// Guests to start
-    #[arg(required = true, value_name = "GUEST", add = guest_names())]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -24,7 +23,7 @@ pub struct StartArgs {
 #[derive(Debug, ClapArgs)]
 pub struct StopArgs {
     /// Guests to stop
-    #[arg(required = true, value_name = "GUEST", add = guest_names())]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -32,7 +31,7 @@ pub struct StopArgs {
 #[derive(Debug, ClapArgs)]
 pub struct RestartArgs {
     /// Guests to restart
-    #[arg(required = true, value_name = "GUEST", add = guest_names())]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -40,7 +39,7 @@ pub struct RestartArgs {
 #[derive(Debug, ClapArgs)]
 pub struct KillArgs {
     /// Guests to kill
-    #[arg(required = true, value_name = "GUEST", add = guest_names())]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -53,8 +52,8 @@ pub fn start(args: &StartArgs, context: &Context) -> Result<Exit> {
 
 /// Stops only the guests; networks stay for the others.
 pub fn stop(args: &StopArgs, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
     context.need_root("stopping guests")?;
+    let site = context.site_to_stop();
     stop_guests(context, &site, &args.guests)
 }
 
@@ -70,9 +69,9 @@ pub fn restart(args: &RestartArgs, context: &Context) -> Result<Exit> {
 
 /// The hard way, at once and for each.
 pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
     context.need_root("killing guests")?;
-    context.known(&site, &args.guests)?;
+    let site = context.site_to_stop();
+    context.known_or_here(&site, &args.guests)?;
     let _lock = context.lock()?;
     let manager = service::manager(&context.paths)?;
     for guest in &args.guests {
@@ -83,18 +82,25 @@ pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// For a guest that ended by itself: it is not asked to run any more, and does not come up again at a boot of the host.
+pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) -> Result<()> {
+    desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
+    manager.stop(guest).map(|_| ())
+}
+
 fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
-    context.known(site, guests)?;
+    context.known_or_here(site, guests)?;
     let _lock = context.lock()?;
-    let facts = facts::gather(&context.host, &context.paths, site)?;
+    let facts = facts::gather_to_stop(&context.host, &context.paths, site)?;
     let whole = down::plan(&context.paths, site, &facts, guests, false).map_err(up::refuse)?;
     // The last guest's stop leaves the networks as they are: that is what `down` is for.
     let steps =
         whole.steps.into_iter().take_while(|step| matches!(step.action, Action::Stop { .. })).collect();
-    let plan = Plan { steps, notes: whole.notes };
+    let plan = Plan { steps, ..whole };
+    let manager = service::manager(&context.paths)?;
     for guest in guests {
         if facts.guests.get(guest).is_none_or(|found| found.running.is_none()) {
-            desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
+            keep_down(context, manager.as_ref(), guest)?;
             context.progress.say(&format!("{guest}: was not running"));
         }
     }

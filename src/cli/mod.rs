@@ -2,7 +2,6 @@
 //! definitions.
 
 pub mod check;
-pub mod complete;
 pub mod console;
 pub mod doctor;
 pub mod down;
@@ -14,6 +13,7 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod names;
 pub mod network;
 pub mod ssh;
 pub mod status;
@@ -31,6 +31,7 @@ use serde::Serialize;
 
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions};
+use crate::console::client;
 use crate::host::Live;
 use crate::host::files::{Files, LockGuard};
 use crate::names::GuestName;
@@ -104,6 +105,9 @@ pub enum Command {
     Gc(gc::Args),
     #[command(hide = true)]
     Generate(generate::Args),
+    /// Print the names of the site's guests
+    #[command(hide = true)]
+    Names,
     #[command(hide = true)]
     Launch(launch::Args),
     #[command(hide = true)]
@@ -184,14 +188,44 @@ impl Context {
         }
     }
 
+    /// The site, or if its files cannot be used one that names nothing, and what is wrong with them. For commands that
+    /// look at what is here, or end it: a box in trouble must not become unmanageable by a typing error.
+    pub fn site_if_usable(&self) -> (Site, Option<anyhow::Error>) {
+        match self.site() {
+            Ok(site) => (site, None),
+            Err(error) => (Site::of_nothing(self.paths.site.clone()), Some(error)),
+        }
+    }
+
+    /// As [`Context::site_if_usable`], for a command that stops guests; says so if it must do without the site's files.
+    pub fn site_to_stop(&self) -> Site {
+        let (site, error) = self.site_if_usable();
+        if let Some(error) = error {
+            self.progress.say(&format!("{error}"));
+            self.progress.say("note: going on with what the state directory knows; guests stop in no order");
+        }
+        site
+    }
+
     /// What loading a site should know beside its files: golden images that are here already.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions { image_dirs: vec![self.paths.images()], ..LoadOptions::default() }
     }
 
-    /// One command at a time changes a site.
+    /// One command at a time changes a site, and not while a guest of a command that was killed is still on its way up.
     pub fn lock(&self) -> Result<LockGuard> {
-        self.host.lock(&self.paths.lock(), LOCK_PATIENCE)
+        let lock = self.host.lock(&self.paths.lock(), LOCK_PATIENCE)?;
+        service::settle(&self.paths)?;
+        Ok(lock)
+    }
+
+    /// Brings back a console holder that was killed while guests run, where no service manager does it.
+    pub fn revive_holder(&self) -> Result<()> {
+        let needed = service::direct::any_running(&self.paths) && !client::holder_runs(&self.paths);
+        match needed && service::systemd::Systemd::for_site(&self.paths)?.is_none() {
+            true => service::direct::Direct::new(&self.paths)?.revive(),
+            false => Ok(()),
+        }
     }
 
     /// Wrong usage if the site has no such guest.
@@ -210,12 +244,29 @@ impl Context {
     /// As [`Context::known`], but content with a guest that has left something here: its console can be read even if the
     /// site's files are broken, or name it no more.
     pub fn was_here(&self, guest: &GuestName) -> Result<()> {
-        if self.host.stat(&self.paths.console(guest))?.is_some()
-            || self.host.stat(&self.paths.run_record(guest))?.is_some()
-        {
-            return Ok(());
+        match self.left_something(guest)? {
+            true => Ok(()),
+            false => self.known(&self.site()?, std::slice::from_ref(guest)),
         }
-        self.known(&self.site()?, std::slice::from_ref(guest))
+    }
+
+    /// Wrong usage if neither the site nor the state directory knows one of the guests.
+    pub fn known_or_here(&self, site: &Site, guests: &[GuestName]) -> Result<()> {
+        for guest in guests {
+            if !self.left_something(guest)? {
+                self.known(site, std::slice::from_ref(guest))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn left_something(&self, guest: &GuestName) -> Result<bool> {
+        for path in [self.paths.console(guest), self.paths.run_record(guest), self.paths.spec(guest)] {
+            if self.host.stat(&path)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Refuses in one sentence if this process may not do what the command needs.
@@ -250,6 +301,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
             Ok(if works { Exit::Done } else { Exit::Differs })
         }
         Command::Image(command) => {
+            crate::progress::catch_interrupts()?;
             let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
             image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
         }
@@ -275,6 +327,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
         Command::Generate(args) => generate::run(args),
+        Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
         Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
         Command::Network(args) => network::run(args, &context),
@@ -295,4 +348,55 @@ pub fn print_json(document: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
     print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_verb_is_parsed_without_a_clash_of_names() {
+        Cli::command().debug_assert();
+        for line in [
+            "init /tmp/x",
+            "check --explain ce.memory",
+            "doctor --json",
+            "image build debian-12",
+            "plan ce",
+            "up",
+            "down --purge ce",
+            "status",
+            "start ce",
+            "stop ce",
+            "restart ce",
+            "kill ce",
+            "wait ce --for stopped --timeout 5s",
+            "console ce --read-only",
+            "ssh ce hostname -f",
+            "enter -- ls -l",
+            "gc --dry-run",
+            "generate man /tmp/x",
+            "launch ce",
+            "hold",
+            "network up",
+            "unit stop ce",
+        ] {
+            let words = ["gridgate", "--state", "/s"].into_iter().chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.state, PathBuf::from("/s"), "{line}");
+        }
+    }
+
+    /// clap takes both for one argument, and the verb then ends in a panic.
+    #[test]
+    fn no_verb_has_an_argument_with_the_name_of_a_global_one() {
+        let cli = Cli::command();
+        let global: Vec<_> = cli.get_arguments().map(clap::Arg::get_id).collect();
+        for verb in cli.get_subcommands() {
+            for argument in verb.get_arguments() {
+                assert!(!global.contains(&argument.get_id()), "{} {}", verb.get_name(), argument.get_id());
+            }
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::complete::guest_names;
 use crate::config::site::Site;
 use crate::host::Live;
 use crate::host::files::Files;
@@ -22,7 +21,6 @@ use crate::plan::network::names;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The guest
-    #[arg(add = guest_names())]
     guest: String,
     /// User to log in as
     #[arg(short = 'l', long = "user", default_value = "root", value_name = "USER")]

@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use rustix::event::Timespec;
 
-use super::complete::guest_names;
 use super::{Context, Exit};
 use crate::config::site::Site;
 use crate::names::GuestName;
@@ -19,23 +18,29 @@ use crate::report::status::Status;
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to show; all if none is named
-    #[arg(value_name = "GUEST", add = guest_names())]
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
     /// Show it every second, until Ctrl-C
     #[arg(short, long)]
     pub watch: bool,
 }
 
-/// Prints the table, or the document with `--json`. Exit 3 if a guest that was asked to run is not ready; a watch that is
-/// ended by Ctrl-C, or by a reader that has gone away, is done.
+/// Prints the table, or the document with `--json`. Exit 3 if a guest that was asked to run is not ready; if the site's
+/// files cannot be used, what is here is shown all the same, and the exit is theirs. A watch that is ended by Ctrl-C, or
+/// by a reader that has gone away, is done.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
-    context.known(&site, &args.guests)?;
+    let (site, unusable) = context.site_if_usable();
+    if unusable.is_none() {
+        context.known_or_here(&site, &args.guests)?;
+    }
     if args.watch {
-        return watch(args, context, &site);
+        return watch(args, context);
     }
     let (status, text) = look(args, context, &site)?;
     super::print(&text)?;
+    if let Some(error) = unusable {
+        return Err(error);
+    }
     Ok(if status.as_desired() { Exit::Done } else { Exit::Differs })
 }
 
@@ -50,12 +55,13 @@ fn look(args: &Args, context: &Context, site: &Site) -> Result<(Status, String)>
 
 const EVERY: Duration = Duration::from_secs(1);
 
-fn watch(args: &Args, context: &Context, site: &Site) -> Result<Exit> {
+/// The files are read again each time; while they cannot be used, what is here is shown.
+fn watch(args: &Args, context: &Context) -> Result<Exit> {
     catch_interrupts()?;
     let redraw = !context.json && stdout().is_terminal();
     let mut next = Instant::now();
     while !interrupted() {
-        let (_, text) = look(args, context, site)?;
+        let (_, text) = look(args, context, &context.site_if_usable().0)?;
         let text = if redraw { in_place(&text) } else { text };
         let mut out = stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

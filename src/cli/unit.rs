@@ -1,16 +1,17 @@
-//! `gridgate unit`: what a guest's unit calls when the guest is to stop, and when it has ended.
+//! `gridgate unit`: what a guest's units call when the guest is to stop, when it has ended, and to know when it is ready.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Context, Exit};
+use super::{Context, Ending, Exit};
 use crate::backend::spec::Spec;
 use crate::console::record::{Cause, RunRecord, write_exit};
 use crate::host::files::Files;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
+use crate::service::{self, Readiness};
 
 /// Stop a guest, or note its end, on behalf of its unit
 #[derive(Debug, ClapArgs)]
@@ -22,13 +23,15 @@ pub struct Args {
     pub guest: GuestName,
 }
 
-/// `ExecStop=` and `ExecStopPost=` of the unit.
+/// `ExecStop=` and `ExecStopPost=` of the unit, and `ExecStart=` of the one that others wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
     /// It is to stop
     Stop,
     /// It has ended
     Ended,
+    /// It is waited for until it is ready
+    Ready,
 }
 
 /// See [`What`].
@@ -58,6 +61,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             };
             let launched = record.map_or(0, |record| record.launched_at_ms);
             write_exit(paths, guest, launched, cause, code)?;
+        }
+        What::Ready => {
+            let spec = Spec::read(&context.host, paths, guest)?;
+            let limit = spec.map_or(0, |spec| spec.ready_timeout_ms);
+            // Under systemd the console holder is a unit, and comes back by itself.
+            match service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))? {
+                Readiness::Ready { after } => {
+                    context.progress.say(&format!("{guest}: ready after {:.1} s", after.as_secs_f64()));
+                }
+                Readiness::NotYet => {
+                    let message = format!("guest '{guest}' is not ready in its time, and left running");
+                    return Err(Ending::error(Exit::Differs, message));
+                }
+            }
         }
     }
     Ok(Exit::Done)

@@ -4,7 +4,6 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::complete::guest_names;
 use super::{Context, Ending, Exit};
 use crate::apply::{self, Machine, Outcome};
 use crate::config::site::Site;
@@ -18,7 +17,7 @@ use crate::service;
 #[derive(Debug, ClapArgs)]
 pub struct PlanArgs {
     /// Guests to bring up; those that start with the host if none is named
-    #[arg(value_name = "GUEST", add = guest_names())]
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -26,7 +25,7 @@ pub struct PlanArgs {
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to bring up; those that start with the host if none is named
-    #[arg(value_name = "GUEST", add = guest_names())]
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -47,6 +46,7 @@ struct StepDocument {
 /// Prints the plan; exit 3 if there is something to do.
 pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
     let site = context.site()?;
+    context.known(&site, &args.guests)?;
     let facts = facts::gather(&context.host, &context.paths, &site)?;
     let plan = plan::up::plan(&context.paths, &site, &facts, &args.guests).map_err(refuse)?;
     if context.json {
@@ -59,11 +59,16 @@ pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
         super::print_json(&PlanDocument { version: 1, steps, notes: plan.notes.clone() })?;
     } else {
         super::print(&report::text::plan(&plan))?;
-        if plan.is_empty() {
+        for guest in &plan.degraded {
+            context
+                .progress
+                .say(&format!("{guest} runs but is not ready; look at: gridgate console {guest}"));
+        }
+        if plan.is_empty() && plan.degraded.is_empty() {
             context.progress.say("nothing to do: everything is as the site wants it");
         }
     }
-    Ok(if plan.is_empty() { Exit::Done } else { Exit::Differs })
+    Ok(if plan.is_empty() && plan.degraded.is_empty() { Exit::Done } else { Exit::Differs })
 }
 
 /// Makes it so, and waits until the guests are ready.
@@ -75,13 +80,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 /// What `up`, `start` and the second half of `restart` do.
 pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
+    context.known(site, guests)?;
     let _lock = context.lock()?;
     let facts = facts::gather(&context.host, &context.paths, site)?;
     let plan = plan::up::plan(&context.paths, site, &facts, guests).map_err(refuse)?;
     for note in &plan.notes {
         context.progress.say(&format!("note: {note}"));
     }
-    if plan.is_empty() {
+    if plan.is_empty() && plan.degraded.is_empty() {
         context.progress.say("nothing to do: everything is as the site wants it");
         return Ok(Exit::Done);
     }
@@ -111,8 +117,9 @@ pub fn conclude(plan: &Plan, outcome: &Outcome) -> Result<Exit> {
         let exit = if outcome.all_undone() { Exit::Failed } else { Exit::HalfWay };
         return Err(Ending::error(exit, report::text::failure(plan, outcome)));
     }
-    if let Some(first) = outcome.not_ready.first() {
-        let names: Vec<&str> = outcome.not_ready.iter().map(GuestName::as_str).collect();
+    let not_ready: Vec<&GuestName> = plan.degraded.iter().chain(&outcome.not_ready).collect();
+    if let Some(first) = not_ready.first() {
+        let names: Vec<&str> = not_ready.iter().map(|guest| guest.as_str()).collect();
         let message = format!(
             "not ready in time, and left running: {}\nhint: see why with: gridgate console {first}",
             names.join(", ")

@@ -1,24 +1,24 @@
 //! `gridgate wait`: block until a guest is ready or stopped.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use super::complete::guest_names;
 use super::{Context, Ending, Exit};
 use crate::console::client;
-use crate::console::protocol::For;
+use crate::console::protocol::{Event, For};
+use crate::console::record::RunRecord;
 use crate::names::{GuestName, parse_duration};
 
 /// Wait until a guest is ready or stopped
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The guest
-    #[arg(add = guest_names())]
     pub guest: GuestName,
     /// What to wait for
-    #[arg(long = "for", value_name = "STATE", value_enum, default_value = "ready")]
+    // Named apart from the directory `--state`, which every command has.
+    #[arg(id = "for", long = "for", value_name = "STATE", value_enum, default_value = "ready")]
     pub state: State,
     /// How long at most, such as 90s or 5min; for ever if not said
     #[arg(long, value_parser = parse_duration)]
@@ -37,18 +37,41 @@ pub enum State {
     Stopped,
 }
 
-/// Exit 0 when it is so, 3 when the time is over.
+/// There is nobody to ask about a site that is down, and nothing to wait on until somebody brings it up.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Exit 0 when it is so, 3 when the time is over, or when a guest ends that was to become ready.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     context.was_here(&args.guest)?;
+    let guest = &args.guest;
+    let differs = |message: String| Err(Ending::error(Exit::Differs, message));
+    let limit = args.timeout.unwrap_or(FOR_EVER);
+    let started = Instant::now();
+    context.revive_holder()?;
+    while !client::holder_runs(&context.paths) {
+        let runs = RunRecord::read(&context.paths, guest)?.is_some_and(|run| run.is_alive());
+        match args.state {
+            State::Stopped if !runs => return Ok(Exit::Done),
+            State::Ready if !runs && started.elapsed() >= limit => {
+                return differs(format!("guest '{guest}' does not run\nhint: gridgate up {guest}"));
+            }
+            _ if runs => break,
+            _ => std::thread::sleep(ASK_AGAIN.min(limit)),
+        }
+    }
     let what = match args.state {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,
     };
-    match client::wait_event(&context.paths, &args.guest, what, None, args.timeout.unwrap_or(FOR_EVER))? {
-        Some(_) => Ok(Exit::Done),
-        None => {
-            let state = if what == For::Ready { "ready" } else { "stopped" };
-            Err(Ending::error(Exit::Differs, format!("guest '{}' is not {state} yet", args.guest)))
+    let left = limit.saturating_sub(started.elapsed());
+    match (what, client::wait_event(&context.paths, guest, what, None, left)?) {
+        (For::Ready, Some(Event::Stopped(exit))) => {
+            let how = exit.map_or_else(|| "ended".to_owned(), |exit| exit.told());
+            let hint = format!("hint: see why with: gridgate console {guest} --log");
+            differs(format!("guest '{guest}' ended before it was ready ({how})\n{hint}"))
         }
+        (_, Some(_)) => Ok(Exit::Done),
+        (For::Ready, None) => differs(format!("guest '{guest}' is not ready yet")),
+        (For::Stopped, None) => differs(format!("guest '{guest}' is not stopped yet")),
     }
 }

@@ -34,6 +34,26 @@ pub struct Site {
 }
 
 impl Site {
+    /// A site that names neither guests nor networks: all that is kept in a state directory is then something that the
+    /// site does not know, which can be shown and taken down. For when a site's own files cannot be used.
+    pub fn of_nothing(dir: PathBuf) -> Self {
+        #[expect(clippy::expect_used, reason = "the text is right here")]
+        let name = "unreadable".parse().expect("it is a label");
+        let (description, domain) = (String::new(), String::new());
+        let (dns, ntp, admin_keys) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            name,
+            description,
+            domain,
+            dns,
+            ntp,
+            admin_keys,
+            networks: Vec::new(),
+            guests: Vec::new(),
+            dir,
+        }
+    }
+
     /// The guest of that name.
     pub fn guest(&self, name: &GuestName) -> Option<&Guest> {
         self.guests.iter().find(|g| g.name == *name)

@@ -67,9 +67,16 @@ pub fn list(paths: &Paths) -> Result<Vec<ConsoleState>> {
     ask(paths, &Request::List, None, Some(AT_ONCE))
 }
 
-/// Ends the holder; refused as long as a guest is running.
+/// Guests that the holder is starting.
+pub fn starting(paths: &Paths) -> Result<Vec<GuestName>> {
+    ask(paths, &Request::Starting, None, Some(AT_ONCE))
+}
+
+/// Ends the holder, which is gone when this returns; refused as long as a guest is running.
 pub fn quit(paths: &Paths) -> Result<()> {
-    ask(paths, &Request::Quit, None, Some(AT_ONCE))
+    ask::<()>(paths, &Request::Quit, None, Some(AT_ONCE))?;
+    // Its lock goes with the last of it.
+    Live.lock(&paths.holder_lock(), AT_ONCE).map(drop).context("waiting for the console holder's end")
 }
 
 /// Waits for a guest; `None` if the limit came first. Waiting for [`For::Ready`] also ends with the guest

@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -31,9 +31,9 @@ pub struct Settings {
     /// What must be seen before it counts as ready.
     #[serde(default)]
     pub ready: Vec<ReadyCheck>,
-    /// Where TCP checks connect to.
+    /// Where TCP checks connect to; the port is each check's own.
     #[serde(default)]
-    pub address: Option<IpAddr>,
+    pub address: Option<SocketAddr>,
     /// How long that may take, from the launch; 0 is no limit.
     #[serde(default)]
     pub ready_timeout_ms: u64,
@@ -127,6 +127,8 @@ pub enum Request {
         #[serde(default)]
         from: Option<Position>,
     },
+    /// Names of guests whose process is still to come: it is being started, or started again.
+    Starting,
     /// Answered when it has happened ([`Event`]).
     Wait {
         /// Whose.

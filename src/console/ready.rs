@@ -78,7 +78,10 @@ impl Watch {
                 ReadyCheck::Login => Sign::Login,
                 ReadyCheck::Console(text) => Sign::Line(pattern(text)?),
                 ReadyCheck::Tcp(port) => {
-                    let to = settings.address.map(|ip| SocketAddr::new(ip, *port));
+                    let to = settings.address.map(|mut to| {
+                        to.set_port(*port);
+                        to
+                    });
                     Sign::Port(Port { to, attempt: None, next: now })
                 }
             });
@@ -255,7 +258,7 @@ mod tests {
         Settings {
             ready,
             ready_timeout_ms,
-            address: Some(IpAddr::from([127, 0, 0, 1])),
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..Settings::default()
         }
     }

@@ -92,7 +92,8 @@ fn parse_stat(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn boot_id() -> Result<String> {
+/// The host's `/proc/sys/kernel/random/boot_id`: another one after each boot.
+pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
     Ok(id.trim().to_owned())
@@ -166,7 +167,8 @@ pub struct ExitRecord {
     pub code: Option<i32>,
     /// The boot that ended, as the console's log counts; 0 if nothing was ever logged.
     pub boot: u32,
-    /// The end of its console, without escape sequences: at most 20 lines, none empty, the newest last.
+    /// The end of its console, without escape sequences: at most 20 lines, none empty, the newest last. If its kernel
+    /// panicked the last one says why, and not the stack that the kernel prints after it.
     pub last_lines: Vec<String>,
 }
 
@@ -187,6 +189,15 @@ impl ExitRecord {
 }
 
 const LAST_LINES: usize = 20;
+/// A panic's stack has about thirty lines; a machine with many processors prints more of them.
+const LINES_WITH_STACK: usize = 200;
+
+fn telling(mut lines: Vec<String>) -> Vec<String> {
+    if let Some(panic) = lines.iter().position(|line| line.contains("Kernel panic - not syncing")) {
+        lines.truncate(panic + 1);
+    }
+    lines.split_off(lines.len().saturating_sub(LAST_LINES))
+}
 
 /// Writes down the end of a guest that was launched at the given time, and gives back what now stands there. The holder
 /// calls it when it sees the end, and a service manager's stop hook when it is told the cause, in either order: a known
@@ -207,7 +218,7 @@ pub fn write_exit(
     }
     let dir = paths.console(guest);
     let boot = logread::resolve(&dir, 0).unwrap_or(0);
-    let last_lines = logread::last_lines(&dir, boot, LAST_LINES);
+    let last_lines = telling(logread::last_lines(&dir, boot, LINES_WITH_STACK));
     let record = ExitRecord { at_ms: now_ms(), cause, code, boot, last_lines };
     write_json(&paths.last_exit(guest), &record)?;
     Ok(record)
@@ -254,6 +265,17 @@ mod tests {
         let record = RunRecord { pid, start_ticks: start_ticks(pid).unwrap(), ..own };
         assert!(!record.is_alive());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_last_words_of_a_kernel_are_its_panic_and_not_the_stack_after_it() {
+        let mut lines: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
+        assert_eq!(telling(lines.clone()).first().map(String::as_str), Some("line 30"));
+        lines[40] = "Kernel panic - not syncing: VFS: Unable to mount root fs".to_owned();
+        let told = telling(lines);
+        assert_eq!(told.len(), LAST_LINES);
+        assert!(told[19].starts_with("Kernel panic"), "{told:?}");
+        assert_eq!(telling(Vec::new()), Vec::<String>::new());
     }
 
     #[test]

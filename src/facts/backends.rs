@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::probe_guest;
+use crate::backend::uml::MEMORY_DIR;
 use crate::host::Host;
 use crate::host::programs::{Program, Ran};
 use crate::host::temporary::Maker;
@@ -54,8 +55,6 @@ const VERSION: u32 = 1;
 const LIMIT_SECONDS: &str = "10";
 /// A KVM that works takes under two seconds even on a slow machine, and one that does not is waited for to the end.
 const KVM_LIMIT_SECONDS: &str = "4";
-/// Guests of user-mode Linux have their memory in files here (a tmpfs that allows execution).
-pub const MEMORY_DIR: &str = "/dev/shm";
 
 /// What is remembered, if it still holds; else what probing finds, which is remembered then.
 pub fn backends(host: &dyn Host, paths: &Paths) -> Result<Backends> {
@@ -288,6 +287,8 @@ fn fingerprint(host: &dyn Host, paths: &Paths) -> String {
     let mut files = uml_kernels(host, paths);
     files.extend(["qemu-system-x86_64", "systemd-nspawn"].iter().filter_map(|name| host.find_program(name)));
     for path in files {
+        // By one name, so that a state directory may share the kernel of another by a link.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
         let seen = std::fs::metadata(&path).ok().map(|m| (m.len(), m.mtime(), m.ino(), m.mode()));
         // Writing to a String cannot fail.
         let _ = write!(text, "\n{} {seen:?}", path.display());

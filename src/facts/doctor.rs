@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use serde::Serialize;
 
-use super::backends::{self, Backends, MEMORY_DIR, Probe};
+use super::backends::{self, Backends, Probe};
+use crate::backend::uml::MEMORY_DIR;
 use crate::host::Host;
 use crate::host::programs::Program;
 use crate::host::trial;

@@ -8,15 +8,17 @@ use crate::backend::spec::Spec;
 use crate::config::site::Site;
 use crate::console::record::{ReadyRecord, ReadyState, RunRecord};
 use crate::host::Host;
-use crate::identity::personalise;
+use crate::identity::personalise::{self, Personalised};
 use crate::names::GuestName;
 use crate::paths::Paths;
 
 /// One guest, as found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuestFacts {
-    /// Length of its disk in bytes, if it has one.
+    /// Length of its disk in bytes, if it has one that can be used.
     pub disk_bytes: Option<u64>,
+    /// Its disk was made just before the host went down, and may have holes: it has to be made anew.
+    pub lost: bool,
     /// What it would be started with.
     pub spec: Option<Spec>,
     /// Digest of the identity that its disk was given; none if it was never finished.
@@ -52,10 +54,14 @@ pub fn look(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<GuestFa
             .map(|ready| ready.state),
         None => None,
     };
+    let personalised = personalise::recall(host, paths, guest)?;
+    // A running guest has shown that its disk is good.
+    let lost = running.is_none() && personalised.as_ref().is_some_and(Personalised::is_lost);
     Ok(GuestFacts {
-        disk_bytes: host.stat(&paths.disk(guest))?.map(|stat| stat.len),
+        disk_bytes: host.stat(&paths.disk(guest))?.filter(|_| !lost).map(|stat| stat.len),
         spec: Spec::read(host, paths, guest)?,
-        personalised: personalise::recall(host, paths, guest)?.map(|record| record.digest),
+        personalised: personalised.filter(|_| !lost).map(|record| record.digest),
+        lost,
         running,
         ready,
         kept: host.stat(&paths.guest(guest))?.is_some(),

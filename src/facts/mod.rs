@@ -8,9 +8,11 @@ pub mod guests;
 pub mod network;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 
+use crate::backend::uml;
 use crate::config::site::Site;
 use crate::console::client;
 use crate::host::Host;
@@ -31,8 +33,12 @@ pub struct Facts {
     pub network: network::NetFacts,
     /// Free bytes where disks are kept.
     pub free_bytes: u64,
+    /// Free bytes where guests of user-mode Linux have their memory.
+    pub memory_bytes: u64,
     /// Whether the console holder runs.
     pub holder: bool,
+    /// Whether the site has a run directory: a holder that was killed leaves it.
+    pub run_dir: bool,
     /// Whether the site's known_hosts is there.
     pub known_hosts: bool,
 }
@@ -59,16 +65,14 @@ pub struct GoodImage {
     pub kernel: Option<(std::path::PathBuf, std::path::PathBuf)>,
 }
 
-/// Looks at all that the site's plan may need.
+/// Looks at all that bringing the site up may need.
 pub fn gather(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Facts> {
     let mut facts = Facts {
-        guests: guests::gather(host, paths, site)?,
         engines: engines::gather(host, paths)?,
-        network: network::gather(host, paths)?,
         free_bytes: host.free_bytes(&paths.state)?,
-        holder: client::holder_runs(paths),
+        memory_bytes: host.free_bytes(Path::new(uml::MEMORY_DIR))?,
         known_hosts: host.stat(&paths.known_hosts())?.is_some(),
-        ..Facts::default()
+        ..gather_to_stop(host, paths, site)?
     };
     for guest in &site.guests {
         if !facts.images.contains_key(&guest.image) {
@@ -77,6 +81,17 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Facts> {
         }
     }
     Ok(facts)
+}
+
+/// Looks only at what stopping needs: guests, networks and holder. It works where nothing could be started.
+pub fn gather_to_stop(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Facts> {
+    Ok(Facts {
+        guests: guests::gather(host, paths, site)?,
+        network: network::gather(host, paths)?,
+        holder: client::holder_runs(paths),
+        run_dir: host.stat(&paths.run)?.is_some(),
+        ..Facts::default()
+    })
 }
 
 fn image(host: &dyn Host, paths: &Paths, name: &ImageName) -> ImageFacts {

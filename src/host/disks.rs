@@ -37,6 +37,9 @@ pub trait Disks {
     /// records that the disk is finished calls for that first.
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow>;
 
+    /// Returns when the file's content is on stable storage (fsync(2)).
+    fn sync_file(&self, path: &Path) -> Result<()>;
+
     /// Makes the directory `from` known as `to`. If `to` is a directory already, the two change names in one step, so
     /// that at any time a whole one has the name; the old one is then at `from`.
     fn publish_dir(&self, from: &Path, to: &Path) -> Result<()>;
@@ -49,6 +52,11 @@ impl Disks for super::Live {
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow> {
         clone(self, from, to, size, progress)
             .with_context(|| format!("cloning '{}' to '{}'", from.display(), to.display()))
+    }
+
+    fn sync_file(&self, path: &Path) -> Result<()> {
+        let sync = || File::open(path)?.sync_all();
+        sync().with_context(|| format!("writing '{}' to stable storage", path.display()))
     }
 
     fn publish_dir(&self, from: &Path, to: &Path) -> Result<()> {
@@ -102,6 +110,7 @@ fn clone(host: &super::Live, from: &Path, to: &Path, size: u64, progress: &Progr
             match copy_data(&source, &target, found.len(), progress) {
                 // Somebody else was faster.
                 Err(Errno::NOSPC | Errno::DQUOT) => return Err(no_space(host.free_bytes(dir)?)),
+                Err(Errno::CANCELED) => bail!("interrupted"),
                 other => CloneHow::Copied { bytes: other? },
             }
         }
@@ -139,6 +148,9 @@ fn copy_data(source: &File, target: &File, len: u64, progress: &Progress) -> rus
         let end = rustix::fs::seek(source, SeekFrom::Hole(start))?.min(len);
         at = start;
         while at < end {
+            if crate::progress::interrupted() {
+                return Err(Errno::CANCELED);
+            }
             let wanted = (end - at).min(CHUNK) as usize;
             let (mut from, mut to) = (at, at);
             let n = match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), wanted)

@@ -4,9 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use super::temporary::Maker;
 
 /// What gridgate asks of the host's filesystem.
 pub trait Files {
@@ -42,6 +45,9 @@ pub struct Stat {
     pub allocated: u64,
 }
 
+/// Tells this process's temporary files apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
 /// Holds a lock until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
@@ -69,7 +75,9 @@ impl Files for super::Live {
             let dir = path.parent().context("it has no parent directory")?;
             self.make_dir_if_missing(dir)?;
             let name = path.file_name().context("it has no file name")?.to_string_lossy();
-            let temporary = dir.join(format!(".{name}.gridgate-{}", std::process::id()));
+            // Two threads may write the same file; each then writes a whole one, and the last one stays.
+            let number = WRITES.fetch_add(1, Ordering::Relaxed);
+            let temporary = dir.join(Maker::this().name(&format!("{name}.{number}")));
             let result = (|| -> Result<()> {
                 let mut options = fs::OpenOptions::new();
                 let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
@@ -172,7 +180,10 @@ impl Files for super::Live {
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    bail!("locking '{}': another gridgate command is at work here", path.display())
+                    bail!(
+                        "locking '{}': another gridgate command is at work here; hint: try again when it has ended",
+                        path.display()
+                    )
                 }
                 Err(e) => return Err(e).with_context(what),
             }

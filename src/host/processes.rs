@@ -5,6 +5,8 @@
 pub struct Stat {
     /// Its number.
     pub pid: i32,
+    /// Its parent.
+    pub parent: i32,
     /// Its session.
     pub session: i32,
     /// Processor time used, in clock ticks (100 a second on every Linux that matters; sysconf(3) `_SC_CLK_TCK`).
@@ -16,6 +18,17 @@ pub struct Stat {
 /// All processes of a session, its leader included.
 pub fn in_session(session: i32) -> Vec<i32> {
     all().filter(|stat| stat.session == session).map(|stat| stat.pid).collect()
+}
+
+/// A process and all that came from it, among those that were seen.
+pub fn family(seen: &[Stat], first: i32) -> Vec<Stat> {
+    let mut family: Vec<Stat> = seen.iter().filter(|stat| stat.pid == first).copied().collect();
+    let mut at = 0;
+    while let Some(parent) = family.get(at).map(|stat| stat.pid) {
+        family.extend(seen.iter().filter(|stat| stat.parent == parent && stat.pid != parent));
+        at += 1;
+    }
+    family
 }
 
 /// All processes that can be seen.
@@ -33,6 +46,7 @@ fn parse(pid: i32, stat: &str) -> Option<Stat> {
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(Stat {
         pid,
+        parent: fields.get(4 - 3)?.parse().ok()?,
         session: fields.get(6 - 3)?.parse().ok()?,
         cpu_ticks: field(14)? + field(15)?,
         resident_pages: field(24)?,
@@ -55,7 +69,18 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_is_passed_over() {
         let line = "7 (a) b) S 1 7 5 0 -1 0 0 0 0 0 11 22 0 0 20 0 1 0 99 4096 33 0";
-        assert_eq!(parse(7, line), Some(Stat { pid: 7, session: 5, cpu_ticks: 33, resident_pages: 33 }));
+        assert_eq!(
+            parse(7, line),
+            Some(Stat { pid: 7, parent: 1, session: 5, cpu_ticks: 33, resident_pages: 33 })
+        );
+    }
+
+    #[test]
+    fn a_family_is_a_process_and_all_that_came_from_it() {
+        let stat = |pid, parent| Stat { pid, parent, session: 1, cpu_ticks: 1, resident_pages: 1 };
+        let seen = [stat(1, 0), stat(5, 1), stat(7, 5), stat(8, 7), stat(9, 1)];
+        let pids: Vec<i32> = family(&seen, 5).iter().map(|stat| stat.pid).collect();
+        assert_eq!(pids, [5, 7, 8]);
     }
 
     proptest! {

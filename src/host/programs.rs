@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +23,18 @@ pub struct Program {
     pub input: Option<Vec<u8>>,
     /// Where it runs; here if `None`.
     pub dir: Option<PathBuf>,
+    /// What becomes of it when the user asks for an end.
+    pub on_interrupt: OnInterrupt,
+}
+
+/// What becomes of a running program when the user asks for an end ([`crate::progress::interrupted`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnInterrupt {
+    /// It runs to its end: it is short, or must not be cut short.
+    #[default]
+    Finish,
+    /// It is killed, and running it is an error that says so: what it makes is thrown away then.
+    Kill,
 }
 
 impl Program {
@@ -53,6 +67,12 @@ impl Program {
         self
     }
 
+    /// From now on an interrupt kills it.
+    pub fn killed_on_interrupt(mut self) -> Self {
+        self.on_interrupt = OnInterrupt::Kill;
+        self
+    }
+
     /// The command as one would type it.
     pub fn typed(&self) -> String {
         let mut line = self.name.clone();
@@ -71,9 +91,10 @@ impl Program {
         line
     }
 
-    /// As the standard library's command, streams not yet said.
+    /// As the standard library's command, streams not yet said. It is run from where [`Programs::find_program`] finds it: a
+    /// root shell whose `$PATH` lacks the sbin directories is common.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.name);
+        let mut command = Command::new(find(&self.name).unwrap_or_else(|| PathBuf::from(&self.name)));
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
@@ -149,10 +170,12 @@ impl Programs for super::Live {
             // A program may stop reading early; its status tells whether that was wrong.
             std::thread::spawn(move || drop(stdin.write_all(&bytes)))
         });
+        let watch = Watch::over(&child, program).with_context(what)?;
         let output = child.wait_with_output().with_context(what)?;
         if let Some(feeder) = feeder {
             let _ = feeder.join();
         }
+        watch.end().with_context(what)?;
         Ok(Ran { status: shell_status(output.status), stdout: output.stdout, stderr: output.stderr })
     }
 
@@ -161,6 +184,7 @@ impl Programs for super::Live {
         let mut command = program.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(what)?;
+        let interrupt = Watch::over(&child, program).with_context(what)?;
         let stdout = child.stdout.take().map(|mut stdout| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -180,16 +204,60 @@ impl Programs for super::Live {
         }
         let status = shell_status(child.wait().with_context(what)?);
         let stdout = stdout.and_then(|reader| reader.join().ok()).unwrap_or_default();
+        interrupt.end().with_context(what)?;
         succeeded(program, Ran { status, stdout, stderr: said })
     }
 
     fn find_program(&self, name: &str) -> Option<PathBuf> {
-        if name.contains('/') {
-            return Some(PathBuf::from(name)).filter(|p| p.is_file());
+        find(name)
+    }
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|p| p.is_file());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let fixed = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(fixed).map(|dir| dir.join(name)).find(|p| p.is_file())
+}
+
+/// A thread that kills a program on an interrupt, which no blocking wait for its output would notice.
+struct Watch(Option<std::thread::JoinHandle<bool>>);
+
+/// An interrupt is noticed this late at most.
+const SLICE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+impl Watch {
+    fn over(child: &Child, program: &Program) -> Result<Self> {
+        if program.on_interrupt == OnInterrupt::Finish {
+            return Ok(Self(None));
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let fixed = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-        std::env::split_paths(&path).chain(fixed).map(|dir| dir.join(name)).find(|p| p.is_file())
+        let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let watch = move || {
+            // The signal itself may end the wait early. Any other end is the program's, or an error that a second look would
+            // not mend.
+            while matches!(
+                poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&SLICE)),
+                Ok(0) | Err(rustix::io::Errno::INTR)
+            ) {
+                if crate::progress::interrupted() {
+                    return pidfd_send_signal(&process, Signal::KILL).is_ok();
+                }
+            }
+            false
+        };
+        Ok(Self(Some(std::thread::spawn(watch))))
+    }
+
+    /// After the program's end: an error if it was killed here, or on its own by the Ctrl-C that interrupts this process.
+    fn end(self) -> Result<()> {
+        let Some(thread) = self.0 else { return Ok(()) };
+        let killed = thread.join().unwrap_or(false);
+        if killed || crate::progress::interrupted() {
+            anyhow::bail!("interrupted");
+        }
+        Ok(())
     }
 }
 

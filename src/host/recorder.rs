@@ -98,6 +98,9 @@ impl Disks for Recorder<'_> {
     fn clone_file(&self, from: &Path, to: &Path, size: u64, progress: &Progress) -> Result<CloneHow> {
         pass_on!(self.clone_file(from, to, size, progress), "{}", to.display())
     }
+    fn sync_file(&self, path: &Path) -> Result<()> {
+        pass_on!(self.sync_file(path), "{}", path.display())
+    }
     fn publish_dir(&self, from: &Path, to: &Path) -> Result<()> {
         pass_on!(self.publish_dir(from, to), "{}", to.display())
     }

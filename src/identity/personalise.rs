@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::{Guest, Site};
+use crate::console::record::boot_id;
 use crate::host::Host;
 use crate::host::filesystem::Shape;
 use crate::host::root::{Change, Root};
@@ -20,6 +21,17 @@ use crate::paths::Paths;
 pub struct Personalised {
     /// See [`digest`].
     pub digest: String,
+    /// The boot of the host in which it was done.
+    pub boot_id: String,
+    /// Whether the whole disk is known to be on stable storage. Before that, a power cut may leave holes in it.
+    pub settled: bool,
+}
+
+impl Personalised {
+    /// Whether the host went down before the disk was on stable storage: then nobody knows what is in it.
+    pub fn is_lost(&self) -> bool {
+        !self.settled && boot_id().is_ok_and(|now| now != self.boot_id)
+    }
 }
 
 /// What was changed.
@@ -45,9 +57,21 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
         Ok(())
     })
     .with_context(what)?;
-    let record = Personalised { digest: digest(site, guest) };
-    host.write(&record_path(paths, &guest.name), &serde_json::to_vec(&record)?, 0o644).with_context(what)?;
+    let record = Personalised { digest: digest(site, guest), boot_id: boot_id()?, settled: false };
+    remember(host, paths, &guest.name, &record).with_context(what)?;
     Ok(done)
+}
+
+/// Brings the guest's disk to stable storage, if that was not done yet. Writing 300 MB out takes longer than making
+/// them, so that it is left for a moment when nobody waits: the guest may be running already.
+pub fn settle(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<()> {
+    let Some(record) = recall(host, paths, guest)?.filter(|record| !record.settled) else { return Ok(()) };
+    host.sync_file(&paths.disk(guest))?;
+    remember(host, paths, guest, &Personalised { settled: true, ..record })
+}
+
+fn remember(host: &dyn Host, paths: &Paths, guest: &GuestName, record: &Personalised) -> Result<()> {
+    host.write(&record_path(paths, guest), &serde_json::to_vec(record)?, 0o644)
 }
 
 /// Makes a tree that guest.
@@ -123,6 +147,15 @@ mod tests {
         assert_eq!(mode("etc/ssh/ssh_host_ed25519_key"), 0o600);
         assert_eq!(mode("root/.ssh"), 0o700);
         assert_eq!(tree(&root, wanted).unwrap().changed, Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_disk_is_lost_only_if_the_host_went_down_before_it_was_on_stable_storage() {
+        let record =
+            |boot_id: &str, settled| Personalised { digest: String::new(), boot_id: boot_id.into(), settled };
+        assert!(record("an earlier one", false).is_lost());
+        assert!(!record("an earlier one", true).is_lost());
+        assert!(!record(&boot_id().unwrap(), false).is_lost());
     }
 
     #[test]

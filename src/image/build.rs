@@ -229,11 +229,16 @@ fn make_filesystem(
         program = program.args(["-L", filesystem.label.as_str()]);
     }
     let kib = format!("{}k", filesystem.size.0 >> 10);
-    host.run(&program.arg(disk).arg(kib))
-        .context("making the filesystem; hint: a larger 'size' under [filesystem]")?;
-    host.run(&Program::new("e2fsck").args(["-f", "-n"]).arg(disk)).context("checking the filesystem")?;
+    host.run(&program.arg(disk).arg(kib).killed_on_interrupt()).with_context(|| {
+        match crate::progress::interrupted() {
+            true => "making the filesystem",
+            false => "making the filesystem; hint: a larger 'size' under [filesystem]",
+        }
+    })?;
+    let check = Program::new("e2fsck").args(["-f", "-n"]).arg(disk).killed_on_interrupt();
+    host.run(&check).context("checking the filesystem")?;
     // Tables of a new filesystem are mostly zeros: as holes they need not be copied for each clone.
-    host.run(&Program::new("fallocate").arg("--dig-holes").arg(disk)).map(drop)
+    host.run(&Program::new("fallocate").arg("--dig-holes").arg(disk).killed_on_interrupt()).map(drop)
 }
 
 /// A UUID that belongs to the definition: the same definition gives the same one (RFC 9562, version 8).

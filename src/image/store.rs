@@ -119,6 +119,9 @@ pub(super) fn blake3_of(path: &Path, progress: &Progress) -> Result<String> {
             if n == 0 {
                 return Ok(hasher.finalize().to_hex().to_string());
             }
+            if crate::progress::interrupted() {
+                return Err(std::io::Error::other("interrupted"));
+            }
             hasher.update(&buffer[..n]);
             done += n as u64;
             progress.tick(&format!("reading '{}': {}", path.display(), Bytes(done)));

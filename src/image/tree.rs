@@ -15,6 +15,7 @@ use crate::host::programs::Program;
 /// process of a new process namespace), and whose mounts nobody else sees.
 pub(super) fn contained(name: &str, more: &[&str]) -> Program {
     Program::new("setpriv")
+        .killed_on_interrupt()
         .args([
             "--pdeathsig",
             "KILL",

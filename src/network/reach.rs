@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use ipnet::IpNet;
 
-use crate::config::site::{Guest, Network, NetworkMode, Site};
+use crate::config::site::{Guest, NetworkMode, Site};
 use crate::host::Host;
 use crate::host::net::Link;
-use crate::names::MacAddr;
+use crate::names::{IfName, MacAddr};
 use crate::paths::Paths;
 
 /// Where the site's network is: the namespace file of a rehearsed site, `None` for the host's own namespace.
@@ -24,14 +24,21 @@ pub fn namespace(site: &Site, paths: &Paths) -> Option<PathBuf> {
 /// be; the way then is the bridge itself, to the link-local address that a guest makes from its MAC (RFC 4291, appendix
 /// A) unless it is told not to, if the bridge speaks IPv6 at all.
 pub fn guest_endpoint(site: &Site, guest: &Guest, links: &[Link], port: u16) -> SocketAddr {
-    let plain = SocketAddr::new(guest.address, port);
-    let Some(network) = site.network(&guest.network) else { return plain };
-    let on_network = |link: &Link| link.addresses.iter().any(|a| a.contains(&guest.address));
+    match site.network(&guest.network) {
+        Some(network) => endpoint(guest.address, guest.mac, &network.bridge, links, port),
+        None => SocketAddr::new(guest.address, port),
+    }
+}
+
+/// As [`guest_endpoint`], for a guest of which only this is known.
+pub fn endpoint(address: IpAddr, mac: MacAddr, bridge: &IfName, links: &[Link], port: u16) -> SocketAddr {
+    let plain = SocketAddr::new(address, port);
+    let on_network = |link: &Link| link.addresses.iter().any(|a| a.contains(&address));
     if links.iter().any(on_network) {
         return plain;
     }
-    match bridge_with_link_local(network, links) {
-        Some(index) => SocketAddrV6::new(link_local(guest.mac), port, 0, index).into(),
+    match bridge_with_link_local(bridge, links) {
+        Some(index) => SocketAddrV6::new(link_local(mac), port, 0, index).into(),
         None => plain,
     }
 }
@@ -52,8 +59,8 @@ pub fn probe_address(
     }
 }
 
-fn bridge_with_link_local(network: &Network, links: &[Link]) -> Option<u32> {
-    let bridge = links.iter().find(|l| l.name == network.bridge.as_str() && l.up)?;
+fn bridge_with_link_local(bridge: &IfName, links: &[Link]) -> Option<u32> {
+    let bridge = links.iter().find(|l| l.name == bridge.as_str() && l.up)?;
     let speaks = |a: &IpNet| matches!(a.addr(), IpAddr::V6(a) if a.is_unicast_link_local());
     bridge.addresses.iter().any(speaks).then_some(bridge.index)
 }

@@ -48,7 +48,7 @@ pub fn plan(
         for step in network::teardown(&facts.network, &paths.id()) {
             last = vec![plan.push(Action::Network(step), last)];
         }
-        if facts.holder {
+        if facts.holder || facts.run_dir {
             plan.push(Action::Retire, last);
         }
     }

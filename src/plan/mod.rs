@@ -23,6 +23,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the user should know although nothing is done about it.
     pub notes: Vec<String>,
+    /// Guests that are wanted up, run, and were not ready in their time: nothing can be done about them from here.
+    pub degraded: Vec<GuestName>,
 }
 
 /// One act.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::spec::Engine;
+use crate::backend::uml;
 use crate::config::site::{Guest, Site};
 use crate::console::record::ReadyState;
 use crate::facts::Facts;
 use crate::facts::guests::GuestFacts;
 use crate::identity::edits;
-use crate::names::GuestName;
+use crate::names::{Bytes, GuestName};
 use crate::paths::Paths;
 use crate::plan::network;
 use crate::plan::{Action, Plan, Problem, order, spec};
@@ -33,8 +35,11 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
 
     let to_start: Vec<&Guest> =
         guests.iter().copied().filter(|guest| found(guest).running.is_none()).collect();
-    if !to_start.is_empty() {
-        ground.push(plan.push(Action::Prepare, Vec::new()));
+    let some_run = facts.guests.values().any(|guest| guest.running.is_some());
+    let mut holder = Vec::new();
+    if !to_start.is_empty() || (some_run && !facts.holder) {
+        holder.push(plan.push(Action::Prepare, Vec::new()));
+        ground.extend(&holder);
     }
     let behind = |guest: &Guest| {
         let now = found(guest);
@@ -46,7 +51,7 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
     };
 
     let mut ready: BTreeMap<&GuestName, usize> = BTreeMap::new();
-    let mut copied = 0;
+    let (mut copied, mut memory) = (0, 0);
     for guest in order::sorted(&guests) {
         let now = found(guest);
         let wanted = match spec::spec(paths, site, guest, facts) {
@@ -65,20 +70,27 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
             }
             match now.ready {
                 Some(ReadyState::Ready) => {}
-                Some(ReadyState::Degraded) => plan
-                    .notes
-                    .push(format!("{0} runs but is not ready; look at: gridgate console {0}", guest.name)),
+                Some(ReadyState::Degraded) => plan.degraded.push(guest.name.clone()),
                 Some(ReadyState::Waiting) | None => {
                     ready.insert(
                         &guest.name,
-                        plan.push(Action::Ready { guest: guest.name.clone() }, Vec::new()),
+                        plan.push(Action::Ready { guest: guest.name.clone() }, holder.clone()),
                     );
                 }
             }
             continue;
         }
+        if matches!(wanted.engine, Engine::Uml { .. }) {
+            memory += wanted.memory_bytes.0;
+        }
         let mut before = ground.clone();
         let mut own: Vec<usize> = known_hosts.into_iter().collect();
+        if now.lost {
+            plan.notes.push(format!(
+                "{}: the host went down before its new disk was on stable storage; the disk is made anew",
+                guest.name
+            ));
+        }
         if now.disk_bytes.is_none() {
             match clone(guest, facts) {
                 Ok((action, bytes)) => {
@@ -101,12 +113,24 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         let started = plan.push(Action::Start { guest: guest.name.clone() }, before);
         ready.insert(&guest.name, plan.push(Action::Ready { guest: guest.name.clone() }, vec![started]));
     }
+    // A guest that finds no room there later is killed by the kernel in the middle of its work (SIGBUS).
+    if memory > facts.memory_bytes {
+        let message = format!(
+            "the guests to start have {} of memory in '{}', where {} are free",
+            Bytes(memory),
+            uml::MEMORY_DIR,
+            Bytes(facts.memory_bytes)
+        );
+        let hint =
+            format!("give them less, or: mount -o remount,size={} {}", Bytes(2 * memory), uml::MEMORY_DIR);
+        problems.push(Problem::with_hint(message, hint));
+    }
     if copied > facts.free_bytes {
         let message = format!(
             "the new disks take up to {} in '{}', where {} are free",
-            crate::names::Bytes(copied),
+            Bytes(copied),
             paths.state.display(),
-            crate::names::Bytes(facts.free_bytes)
+            Bytes(facts.free_bytes)
         );
         problems.push(Problem::with_hint(message, "make room, or keep the state elsewhere with --state DIR"));
     }
@@ -122,7 +146,7 @@ fn clone(guest: &Guest, facts: &Facts) -> Result<(Action, u64), Problem> {
             guest.name,
             guest.disk_bytes,
             guest.image,
-            crate::names::Bytes(image.size_bytes)
+            Bytes(image.size_bytes)
         );
         return Err(Problem::with_hint(message, "ask for a larger disk in the guest's file"));
     }

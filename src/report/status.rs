@@ -1,7 +1,6 @@
 //! Desired and observed state of every guest. The fields are the ones of `gridgate status --json`: once shipped, a
 //! field keeps its name and meaning.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
@@ -23,7 +22,7 @@ pub struct Status {
     pub version: u32,
     /// Name of the site.
     pub site: String,
-    /// In the site's order.
+    /// In the site's order; then those that run and that the site does not name.
     pub guests: Vec<GuestStatus>,
 }
 
@@ -32,7 +31,7 @@ pub struct Status {
 pub struct GuestStatus {
     /// Name.
     pub name: GuestName,
-    /// Role.
+    /// Role; empty if the site does not name the guest.
     pub role: String,
     /// What was asked for last.
     pub desired: Desired,
@@ -92,67 +91,86 @@ impl Status {
     }
 }
 
-/// Looks at the guests of these names, or at all.
+/// Looks at the guests of these names, or at all. A guest that runs but that the site does not name is shown after the
+/// others; if the site names none at all, whatever is kept here is.
 pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) -> Result<Status> {
-    let wanted = site.guests.iter().filter(|guest| names.is_empty() || names.contains(&guest.name));
+    let wanted = |name: &GuestName| names.is_empty() || names.contains(name);
     let mut used = Usage::default();
     let mut guests = Vec::new();
-    for guest in wanted {
-        let run = RunRecord::read(paths, &guest.name)?.filter(RunRecord::is_alive);
-        let ready = ReadyRecord::read(paths, &guest.name)?.filter(|ready| {
-            run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
-        });
-        let usage = run.as_ref().map(|run| used.of(run.pid));
-        guests.push(GuestStatus {
-            name: guest.name.clone(),
-            role: guest.role.clone(),
-            desired: desired::read(host, paths, &guest.name)?,
-            observed: if run.is_some() { Observed::Running } else { Observed::Stopped },
-            ready: match (&run, ready.as_ref().map(|ready| ready.state)) {
-                (None, _) => Readiness::No,
-                (Some(_), Some(ReadyState::Ready)) => Readiness::Ready,
-                (Some(_), Some(ReadyState::Degraded)) => Readiness::Degraded,
-                (Some(_), Some(ReadyState::Waiting) | None) => Readiness::Waiting,
-            },
-            backend: match &run {
-                Some(run) => run.backend.clone(),
-                None => Spec::read(host, paths, &guest.name)?
-                    .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
-                    .unwrap_or_default(),
-            },
-            address: guest.address,
-            pid: run.as_ref().map(|run| run.pid),
-            uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
-            ready_after_ms: ready
-                .filter(|ready| ready.state == ReadyState::Ready)
-                .map(|ready| ready.after_ms),
-            memory_bytes: usage.map(|(memory, _)| memory),
-            cpu_ms: usage.map(|(_, cpu)| cpu),
-            last_exit: ExitRecord::read(paths, &guest.name)?,
-        });
+    for guest in site.guests.iter().filter(|guest| wanted(&guest.name)) {
+        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, &mut used)?);
+    }
+    for name in host.list(&paths.guests())? {
+        let Ok(name) = name.parse::<GuestName>() else { continue };
+        if site.guest(&name).is_some() || !wanted(&name) {
+            continue;
+        }
+        let Some(spec) = Spec::read(host, paths, &name)? else { continue };
+        let found = look(host, paths, &name, "", spec.address, &mut used)?;
+        if found.observed == Observed::Running || site.guests.is_empty() || !names.is_empty() {
+            guests.push(found);
+        }
     }
     Ok(Status { version: 1, site: site.name.to_string(), guests })
 }
 
-/// Memory and processor time by session, read once for all guests: a guest's processes are one session.
+fn look(
+    host: &dyn Host,
+    paths: &Paths,
+    name: &GuestName,
+    role: &str,
+    address: IpAddr,
+    used: &mut Usage,
+) -> Result<GuestStatus> {
+    let run = RunRecord::read(paths, name)?.filter(RunRecord::is_alive);
+    let ready = ReadyRecord::read(paths, name)?.filter(|ready| {
+        run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
+    });
+    let usage = run.as_ref().map(|run| used.of(run));
+    Ok(GuestStatus {
+        name: name.clone(),
+        role: role.to_owned(),
+        desired: desired::read(host, paths, name)?,
+        observed: if run.is_some() { Observed::Running } else { Observed::Stopped },
+        ready: match (&run, ready.as_ref().map(|ready| ready.state)) {
+            (None, _) => Readiness::No,
+            (Some(_), Some(ReadyState::Ready)) => Readiness::Ready,
+            (Some(_), Some(ReadyState::Degraded)) => Readiness::Degraded,
+            (Some(_), Some(ReadyState::Waiting) | None) => Readiness::Waiting,
+        },
+        backend: match &run {
+            Some(run) => run.backend.clone(),
+            None => Spec::read(host, paths, name)?
+                .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
+                .unwrap_or_default(),
+        },
+        address,
+        pid: run.as_ref().map(|run| run.pid),
+        uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
+        ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
+        memory_bytes: usage.map(|(memory, _)| memory),
+        cpu_ms: usage.map(|(_, cpu)| cpu),
+        last_exit: ExitRecord::read(paths, name)?,
+    })
+}
+
+/// Memory and processor time of guests; the processes are looked at once for all of them.
 #[derive(Default)]
-struct Usage(Option<BTreeMap<i32, (u64, u64)>>);
+struct Usage(Option<Vec<processes::Stat>>);
 
 const MS_PER_TICK: u64 = 10;
 
 impl Usage {
-    fn of(&mut self, session: i32) -> (u64, u64) {
-        let by_session = self.0.get_or_insert_with(|| {
-            let page = rustix::param::page_size() as u64;
-            let mut sums: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
-            for process in processes::all() {
-                let sum = sums.entry(process.session).or_default();
-                // The largest process holds the guest's memory; the others of a user-mode Linux map parts of the same.
-                sum.0 = sum.0.max(process.resident_pages * page);
-                sum.1 += process.cpu_ticks * MS_PER_TICK;
-            }
-            sums
-        });
-        by_session.get(&session).copied().unwrap_or_default()
+    fn of(&mut self, run: &RunRecord) -> (u64, u64) {
+        let seen = self.0.get_or_insert_with(|| processes::all().collect());
+        let family = processes::family(seen, run.pid);
+        let pages = family.iter().map(|process| process.resident_pages);
+        let pages = match run.backend.as_str() {
+            "nspawn" => pages.sum(),
+            // One process holds the guest's memory; a user-mode Linux has others, which map parts of the same.
+            _ => pages.max().unwrap_or(0),
+        };
+        let cpu_ticks: u64 = family.iter().map(|process| process.cpu_ticks).sum();
+        (pages * rustix::param::page_size() as u64, cpu_ticks * MS_PER_TICK)
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::backend::spec::Spec;
+use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{For, Launch};
 use crate::console::record::RunRecord;
-use crate::host::Live;
 use crate::host::files::Files;
+use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::ladder::{self, Rung, Stopped};
@@ -34,6 +35,11 @@ impl Direct {
     pub fn new(paths: &Paths) -> Result<Self> {
         let exe = std::env::current_exe().context("finding this program's own file")?;
         Ok(Self { paths: paths.clone(), exe })
+    }
+
+    /// Starts a console holder where none answers: after a reboot, or after the last one was killed.
+    pub fn revive(&self) -> Result<()> {
+        client::ensure_holder(&self.paths, &self.exe)
     }
 
     fn end(&self, guest: &GuestName, limit: Option<Duration>) -> Result<Stopped> {
@@ -69,8 +75,8 @@ impl Manager for Direct {
         "direct"
     }
 
-    fn prepare(&self) -> Result<()> {
-        client::ensure_holder(&self.paths, &self.exe)
+    fn prepare(&self, _host: &dyn Host, _site: &Site) -> Result<()> {
+        self.revive()
     }
 
     fn start(&self, guest: &GuestName) -> Result<()> {
@@ -89,7 +95,7 @@ impl Manager for Direct {
         ];
         let log = self.paths.guest(guest).join("launch.log");
         let launch = Launch { argv, env: BTreeMap::new(), log };
-        client::spawn(&self.paths, guest, launch, settings(&spec), LAUNCH_LIMIT)
+        client::spawn(&self.paths, guest, launch, settings(&Live, &spec), LAUNCH_LIMIT)
             .with_context(|| format!("starting guest '{guest}'"))
     }
 
@@ -102,7 +108,7 @@ impl Manager for Direct {
     }
 
     fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {
-        readiness(&self.paths, guest, limit)
+        readiness(&self.paths, guest, limit, || self.revive())
     }
 
     fn any_running(&self) -> bool {
@@ -114,6 +120,10 @@ impl Manager for Direct {
             true => client::quit(&self.paths).context("ending the console holder"),
             false => Ok(()),
         }
+    }
+
+    fn forget(&self, _host: &dyn Host, _guest: &GuestName) -> Result<()> {
+        Ok(())
     }
 }
 

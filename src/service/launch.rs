@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
@@ -66,7 +67,9 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, guest)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
-    if let Err(error) = client::adopt(paths, guest, Some(service::settings(&spec)), terminal.master.as_fd()) {
+    if let Err(error) =
+        client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())
+    {
         eprintln!("ignoring that the console holder did not answer: {error:#}");
     }
     rustix::stdio::dup2_stdin(&terminal.slave)?;
@@ -92,11 +95,27 @@ fn lock(paths: &Paths, guest: &GuestName) -> Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.with_context(|| format!("opening '{}'", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!("it runs already; look at: gridgate status {guest}"),
-        Err(e) => Err(e).with_context(|| format!("locking '{}'", path.display())),
+    let started = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // `is_held` has it for a moment.
+            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!("it runs already; look at: gridgate status {guest}"),
+            Err(e) => return Err(e).with_context(|| format!("locking '{}'", path.display())),
+        }
     }
+}
+
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Whether the guest's process, or one that is about to become it, is there.
+pub fn is_held(paths: &Paths, guest: &GuestName) -> bool {
+    let Ok(file) = File::open(paths.run_guest(guest).join("lock")) else { return false };
+    let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    matches!(taken, Err(rustix::io::Errno::WOULDBLOCK))
 }
 
 fn plug(host: &dyn Host, spec: &Spec, backend: &dyn Backend, alias: &str) -> Result<OwnedFd> {

@@ -7,6 +7,7 @@ pub mod desired;
 pub mod launch;
 pub mod ladder;
 pub mod direct;
+pub mod boot_order;
 pub mod systemd;
 
 use std::time::Duration;
@@ -14,9 +15,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::backend::spec::Spec;
+use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
+use crate::console::record::RunRecord;
+use crate::host::files::Files;
+use crate::host::{Host, Live};
 use crate::names::GuestName;
+use crate::network;
 use crate::paths::Paths;
 use crate::service::ladder::Stopped;
 
@@ -36,12 +42,14 @@ pub enum Readiness {
 pub trait Manager: Send + Sync {
     /// As `status` and `plan` call it.
     fn name(&self) -> &'static str;
-    /// Gets ready to start guests: the console holder runs when this returns. Done already is fine.
-    fn prepare(&self) -> Result<()>;
+    /// Gets ready to start guests: the console holder runs when this returns, and whoever starts guests at boot knows in
+    /// which order. Done already is fine.
+    fn prepare(&self, host: &dyn Host, site: &Site) -> Result<()>;
     /// Starts the guest; when this returns, its hypervisor runs. An error carries what the launcher said. Running already
     /// is an error.
     fn start(&self, guest: &GuestName) -> Result<()>;
-    /// Stops the guest, politely at first; when this returns, its process is gone. Stopped already is fine.
+    /// Stops the guest, politely at first; when this returns, its process is gone, and a boot of the host does not bring it
+    /// up again. Stopped already is fine.
     fn stop(&self, guest: &GuestName) -> Result<Stopped>;
     /// Stops the guest as a power cut would.
     fn kill(&self, guest: &GuestName) -> Result<Stopped>;
@@ -52,6 +60,8 @@ pub trait Manager: Send + Sync {
     fn any_running(&self) -> bool;
     /// No guest is left: ends what [`Manager::prepare`] started.
     fn retire(&self) -> Result<()>;
+    /// All that the guest had here is going: what the manager keeps of it goes too.
+    fn forget(&self, host: &dyn Host, guest: &GuestName) -> Result<()>;
 }
 
 /// The manager for this site on this machine.
@@ -62,12 +72,45 @@ pub fn manager(paths: &Paths) -> Result<Box<dyn Manager>> {
     }
 }
 
-/// What the console holder is told of a guest.
-pub fn settings(spec: &Spec) -> Settings {
+/// Waits until no guest is on its way up: a command that was killed may have had one started, and a guest that reboots
+/// may be between two processes. What runs can be told from what does not when this returns.
+pub fn settle(paths: &Paths) -> Result<()> {
+    /// A launch takes tens of milliseconds; a machine in trouble takes longer.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let began = std::time::Instant::now();
+    loop {
+        let starting = starting(paths)?;
+        match starting.first() {
+            None => return Ok(()),
+            Some(guest) if began.elapsed() > LIMIT => {
+                bail!("guest '{guest}' is being started, and that does not come to its end")
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn starting(paths: &Paths) -> Result<Vec<GuestName>> {
+    let mut found = client::starting(paths).unwrap_or_default();
+    for name in Live.list(&paths.run.join("guests"))? {
+        let Ok(guest) = name.parse::<GuestName>() else { continue };
+        let runs = || RunRecord::read(paths, &guest).is_ok_and(|run| run.is_some_and(|run| run.is_alive()));
+        if launch::is_held(paths, &guest) && !runs() {
+            found.push(guest);
+        }
+    }
+    Ok(found)
+}
+
+/// What the console holder is told of a guest. Its bridge must be there already: the way to the guest may be the bridge
+/// itself.
+pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
+    // Without a look at the links the guest's own address is the best guess.
+    let links = host.links(spec.netns.as_deref()).unwrap_or_default();
     Settings {
         log_bytes: spec.console_log_bytes.0,
         ready: spec.ready.clone(),
-        address: Some(spec.address),
+        address: Some(network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 0)),
         ready_timeout_ms: spec.ready_timeout_ms,
     }
 }
@@ -75,8 +118,13 @@ pub fn settings(spec: &Spec) -> Settings {
 /// A Ctrl-C is noticed this late at most.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Waits for a guest that was started just now.
-fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readiness> {
+/// Waits for a guest that was started just now; `revive` is called when there is no console holder to ask.
+pub fn readiness(
+    paths: &Paths,
+    guest: &GuestName,
+    limit: Duration,
+    revive: impl Fn() -> Result<()>,
+) -> Result<Readiness> {
     let started = std::time::Instant::now();
     // It was there a moment ago: if it is not, any end on record is its end.
     let ended_since = Some(0);
@@ -91,10 +139,14 @@ fn readiness(paths: &Paths, guest: &GuestName, limit: Duration) -> Result<Readin
                     Some(exit) => (exit.told(), exit.last_lines.join("\n  ")),
                     None => ("ended".to_owned(), String::new()),
                 };
-                bail!("guest '{guest}' ended before it was ready ({how}); its console said last:\n  {said}");
+                bail!(
+                    "guest '{guest}' ended before it was ready ({how}); its console said last:\n  {said}\n\
+                     hint: all that it said: gridgate console {guest} --log"
+                );
             }
             None if left <= SLICE => return Ok(Readiness::NotYet),
             None if crate::progress::interrupted() => bail!("interrupted while waiting for guest '{guest}'"),
+            None if !client::holder_runs(paths) => revive()?,
             None => {}
         }
     }

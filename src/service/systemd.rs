@@ -1,17 +1,18 @@
 //! Guests as units of the host's systemd: `gridgate-guest@NAME.service`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::host::Live;
+use crate::config::site::Site;
 use crate::host::files::Files;
 use crate::host::programs::{Program, Programs};
+use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::ladder::{Rung, Stopped};
-use crate::service::{Manager, Readiness, direct, readiness};
+use crate::service::{Manager, Readiness, boot_order, direct, readiness};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,7 +21,9 @@ pub struct Systemd {
 }
 
 /// The console holder's unit.
-pub const CONSOLE: &str = "gridgate-console.service";
+const CONSOLE: &str = "gridgate-console.service";
+/// The networks' unit. Guests' units pull it in, and find the networks that `up` has made already.
+const NETWORK: &str = "gridgate-network.service";
 
 /// Where a unit may be installed (systemd.unit(5)).
 const UNIT_DIRS: [&str; 4] = [
@@ -53,25 +56,44 @@ impl Systemd {
         Ok((installed && ours).then(|| Self { paths: paths.clone() }))
     }
 
-    fn systemctl(&self, verb: &str, unit: &str) -> Result<()> {
-        Live.run(&Program::new("systemctl").args(["--quiet", verb, unit])).map(|_| ())
+    fn systemctl(&self, verb: &str, units: &[&str]) -> Result<()> {
+        Live.run(&Program::new("systemctl").args(["--quiet", verb]).args(units)).map(|_| ())
     }
 
-    fn end(&self, guest: &GuestName, how: impl FnOnce(&str) -> Result<()>) -> Result<Stopped> {
+    fn end(&self, guest: &GuestName, how: How) -> Result<Stopped> {
         let unit = unit(guest);
-        let record = self.paths.last_stop(guest);
+        let (record, started) = (self.paths.last_stop(guest), Instant::now());
         Live.remove(&record)?;
         // From now on a boot does not bring it up either.
-        self.systemctl("disable", &unit)?;
-        let active =
-            Live.run_any(&Program::new("systemctl").args(["is-active", "--quiet", &unit]))?.status == 0;
-        how(&unit)?;
-        match Live.read(&record)? {
-            Some(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            None if active => Ok(Stopped { rung: Rung::Killed, took_ms: 0 }),
-            None => Ok(Stopped::already()),
+        self.systemctl("disable", &[&unit])?;
+        let is_active = Program::new("systemctl").args(["is-active", "--quiet", &unit]);
+        let was_active = Live.run_any(&is_active)?.status == 0;
+        if how == How::Killed {
+            let kill = Program::new("systemctl").args(["kill", "--signal=KILL", &unit]);
+            // Nothing to kill is fine: stopping settles it.
+            let _ = Live.run_any(&kill)?;
+        }
+        self.systemctl("stop", &[&unit])?;
+        // A guest that was killed on purpose is none that failed.
+        let _ = self.systemctl("reset-failed", &[&unit, &ready_unit(guest)]);
+        let killed = Stopped { rung: Rung::Killed, took_ms: started.elapsed().as_millis() as u64 };
+        match (Live.read(&record)?, how) {
+            _ if !was_active => Ok(Stopped::already()),
+            // The unit's own stop may have met a guest that was just dying, and thinks that it was asked.
+            (_, How::Killed) => {
+                Live.write(&record, &serde_json::to_vec(&killed)?, 0o644)?;
+                Ok(killed)
+            }
+            (Some(bytes), How::Asked) => Ok(serde_json::from_slice(&bytes)?),
+            (None, How::Asked) => Ok(killed),
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Asked,
+    Killed,
 }
 
 fn unit_template() -> &'static str {
@@ -81,6 +103,11 @@ fn unit_template() -> &'static str {
 /// The unit of a guest.
 pub fn unit(guest: &GuestName) -> String {
     format!("gridgate-guest@{guest}.service")
+}
+
+/// The unit that waits until a guest is ready.
+fn ready_unit(guest: &GuestName) -> String {
+    format!("gridgate-ready@{guest}.service")
 }
 
 /// A variable of an environment file, as far as ours go: plain lines, perhaps in double quotes (systemd.exec(5)).
@@ -94,16 +121,19 @@ impl Manager for Systemd {
         "systemd"
     }
 
-    fn prepare(&self) -> Result<()> {
-        self.systemctl("start", CONSOLE)
+    fn prepare(&self, host: &dyn Host, site: &Site) -> Result<()> {
+        if boot_order::arrange(host, site)? {
+            self.systemctl("daemon-reload", &[])?;
+        }
+        self.systemctl("start", &[CONSOLE])
     }
 
     fn start(&self, guest: &GuestName) -> Result<()> {
         let unit = unit(guest);
         // What ran before has no say in what is started now.
-        let _ = self.systemctl("reset-failed", &unit);
-        self.systemctl("enable", &unit)?;
-        if let Err(error) = self.systemctl("start", &unit) {
+        let _ = self.systemctl("reset-failed", &[&unit, &ready_unit(guest)]);
+        self.systemctl("enable", &[&unit])?;
+        if let Err(error) = self.systemctl("start", &[&unit]) {
             let journal =
                 Program::new("journalctl").args(["--no-pager", "--output=cat", "--lines=5", "--unit", &unit]);
             let said = Live.run_any(&journal).map(|ran| ran.text()).unwrap_or_default();
@@ -113,20 +143,15 @@ impl Manager for Systemd {
     }
 
     fn stop(&self, guest: &GuestName) -> Result<Stopped> {
-        self.end(guest, |unit| self.systemctl("stop", unit))
+        self.end(guest, How::Asked)
     }
 
     fn kill(&self, guest: &GuestName) -> Result<Stopped> {
-        self.end(guest, |unit| {
-            let kill = Program::new("systemctl").args(["kill", "--signal=KILL", unit]);
-            // Nothing to kill is fine: stopping settles it.
-            let _ = Live.run_any(&kill)?;
-            self.systemctl("stop", unit)
-        })
+        self.end(guest, How::Killed)
     }
 
     fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {
-        readiness(&self.paths, guest, limit)
+        readiness(&self.paths, guest, limit, || Ok(()))
     }
 
     fn any_running(&self) -> bool {
@@ -134,7 +159,15 @@ impl Manager for Systemd {
     }
 
     fn retire(&self) -> Result<()> {
-        self.systemctl("stop", CONSOLE)
+        // The networks are gone by now; their unit has to know, or it would not make them for the next guest.
+        self.systemctl("stop", &[CONSOLE, NETWORK])
+    }
+
+    fn forget(&self, host: &dyn Host, guest: &GuestName) -> Result<()> {
+        match boot_order::forget(host, guest)? {
+            true => self.systemctl("daemon-reload", &[]),
+            false => Ok(()),
+        }
     }
 }
 

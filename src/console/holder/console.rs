@@ -91,6 +91,11 @@ impl Console {
         self.run.is_some() || self.launcher.is_some() || self.relaunch_at.is_some()
     }
 
+    /// Whether its process is still to come.
+    pub(super) fn is_starting(&self) -> bool {
+        self.is_live() && self.run.is_none()
+    }
+
     pub(super) fn timer(&self) -> Option<Instant> {
         let run = self.run.as_ref();
         let of_run = run.into_iter().flat_map(|run| [run.watch.timer(), run.input_deadline]);

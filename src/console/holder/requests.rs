@@ -35,6 +35,12 @@ impl Holder {
                 self.answer(conn, &Answer::Ok(self.list()));
                 Ok(None)
             }
+            Request::Starting => {
+                let starting = self.consoles.values().filter(|c| c.is_starting()).map(|c| c.guest.clone());
+                let starting: Vec<GuestName> = starting.collect();
+                self.answer(conn, &Answer::Ok(starting));
+                Ok(None)
+            }
             Request::Quit => self.quit().map(|()| Some(())),
         };
         match done {

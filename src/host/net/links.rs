@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
@@ -102,7 +103,9 @@ pub(super) fn make_bridge(ns: Option<&Path>, name: &str, alias: &str) -> Result<
     in_netns(ns, || {
         let key = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
         match std::fs::write(&key, "0") {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            // Without IPv6 there is no such setting, and in a container none of them can be written; neither is a reason
+            // to be without a bridge.
+            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem) => {
                 Err(e).with_context(|| format!("writing '{key}'"))
             }
             _ => Ok(()),

@@ -1,0 +1,12 @@
+//! Whole sites with real guests, and what can go wrong with them.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
+mod backends;
+mod crashes;
+mod input;
+mod interrupts;
+mod life;
+mod trouble;
+
+#[path = "../support/site.rs"]
+mod support;

@@ -1,0 +1,278 @@
+//! A machine with systemd: a clone of the golden image, with gridgate installed, booted as a container.
+
+use std::io::Read;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use gridgate::host::Live;
+use gridgate::host::disks::Disks;
+use gridgate::progress::{Progress, Talk};
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+/// Room for two guests' disks.
+const DISK_BYTES: u64 = 4 << 30;
+/// Each runs guests; side by side they would only wait for each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Network, disks and consoles of guests, which a container is not given by itself.
+const OPEN: [&str; 7] = [
+    "--private-network",
+    "--bind=/dev/net/tun",
+    "--bind=/dev/loop-control",
+    "--capability=all",
+    "--system-call-filter=@mount @swap bpf add_key keyctl pidfd_getfd",
+    "--resolv-conf=off",
+    "--timezone=off",
+];
+
+/// See the module.
+pub(crate) struct Machine {
+    dir: PathBuf,
+    prepared: PathBuf,
+    container: Option<Child>,
+    leader: Option<Pid>,
+}
+
+/// What a command in the machine came to.
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a test with a machine that is installed and not booted, in a mount namespace of its own, so that nothing can stay
+/// mounted after it; says loudly why, where that cannot be.
+pub(crate) fn with_machine(test: impl FnOnce(&mut Machine) + Send) {
+    let prepared = match prepared() {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            eprintln!("skipped: a machine with systemd {why}");
+            return;
+        }
+    };
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let nothing = None::<&str>;
+            mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+            // systemd-nspawn leaves directories there.
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+            let mut machine = Machine::install(scratch.path(), &prepared);
+            test(&mut machine);
+        });
+        thread.join()
+    });
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// The state directory with golden image and kernel.
+fn prepared() -> Result<PathBuf, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("needs root".to_owned());
+    }
+    for program in ["systemd-nspawn", "nsenter", "setpriv", "make"] {
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        found.map_err(|_| format!("needs the program '{program}'"))?;
+    }
+    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("build/test/state");
+    let state = std::env::var_os("GRIDGATE_TEST_STATE").map_or_else(usual, PathBuf::from);
+    for needed in ["images/debian-12/manifest.json", "kernels/uml/linux"] {
+        if !state.join(needed).exists() {
+            return Err(format!("needs '{}' (made by: scripts/test-image)", state.join(needed).display()));
+        }
+    }
+    Ok(state)
+}
+
+impl Machine {
+    fn install(dir: &Path, prepared: &Path) -> Self {
+        let machine =
+            Self { dir: dir.to_owned(), prepared: prepared.to_owned(), container: None, leader: None };
+        let (disk, tree) = (dir.join("disk"), machine.tree());
+        let golden = prepared.join("images/debian-12/disk.ext4").canonicalize().unwrap();
+        Live.clone_file(&golden, &disk, DISK_BYTES, &Progress::new(Talk::Quiet)).unwrap();
+        succeeds(Command::new("resize2fs").arg("-f").arg(&disk));
+        std::fs::create_dir(&tree).unwrap();
+        succeeds(Command::new("mount").args(["-o", "loop"]).args([&disk, &tree]));
+        let installing = ["install", "PREFIX=/usr/local", "CARGO=false"];
+        let mut make = Command::new("make");
+        make.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--silent").args(installing);
+        make.arg(format!("GRIDGATE={}", env!("CARGO_BIN_EXE_gridgate")));
+        succeeds(make.arg(format!("DESTDIR={}", tree.display())));
+        succeeds(Command::new(env!("CARGO_BIN_EXE_gridgate")).arg("init").arg(tree.join("etc/gridgate")));
+        // The golden image has no host keys, and nobody logs in here.
+        std::fs::remove_file(tree.join("etc/systemd/system/multi-user.target.wants/ssh.service")).unwrap();
+        machine
+    }
+
+    /// The machine's filesystem, seen from outside.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.dir.join("tree")
+    }
+
+    /// Two guests, the second after the first.
+    pub(crate) fn two_guests(&self) {
+        let site = self.tree().join("etc/gridgate");
+        for other in ["ui", "wn"] {
+            std::fs::remove_file(site.join(format!("guests/{other}.toml"))).unwrap();
+        }
+        let change = |file: &str, from: &str, to: &str| {
+            let text = std::fs::read_to_string(site.join(file)).unwrap();
+            assert!(text.contains(from), "'{from}' in {text}");
+            std::fs::write(site.join(file), text.replace(from, to)).unwrap();
+        };
+        change("site.toml", "guests = [\"ce\", \"se\", \"ui\", \"wn\"]", "guests = [\"ce\", \"se\"]");
+        change("site.toml", "backend = \"auto\"", "backend = \"uml\"");
+        change("guests/se.toml", "role = \"se\"", "role = \"se\"\nafter = [\"ce\"]");
+    }
+
+    /// Boots, and returns when its systemd has reached its default target.
+    pub(crate) fn boot(&mut self) {
+        let socket = self.dir.join("notify");
+        let _ = std::fs::remove_file(&socket);
+        let notices = UnixDatagram::bind(&socket).unwrap();
+        notices.set_read_timeout(Some(LIMIT)).unwrap();
+        let log = std::fs::File::create(self.dir.join("console.log")).unwrap();
+        let (images, kernels) = (self.canonical("images"), self.canonical("kernels"));
+        // It ends with this thread, and all of the machine with it.
+        let mut nspawn = Command::new("setpriv");
+        nspawn.args(["--pdeathsig", "KILL", "systemd-nspawn", "--boot", "--quiet", "--console=pipe"]);
+        nspawn.args(["--register=no", "--keep-unit", "--notify-ready=yes"]).args(OPEN);
+        nspawn.arg(format!("--machine=gridgate-test-{}", std::process::id()));
+        nspawn.arg(format!("--directory={}", self.tree().display()));
+        nspawn.arg(format!("--bind-ro={images}:/var/lib/gridgate/images"));
+        nspawn.arg(format!("--bind-ro={kernels}:/var/lib/gridgate/kernels"));
+        // A kernel that brought its own libc knows that by the path at which it was made.
+        nspawn.arg(format!("--bind-ro={kernels}"));
+        nspawn.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        nspawn.stdout(log.try_clone().unwrap()).stderr(log);
+        self.container = Some(nspawn.spawn().unwrap());
+        let mut buffer = [0; 4096];
+        loop {
+            let Ok(n) = notices.recv(&mut buffer) else {
+                let log = std::fs::read_to_string(self.dir.join("console.log")).unwrap();
+                panic!("the machine did not come up:\n{log}");
+            };
+            let notice = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let value = |key: &str| notice.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+            if let Some(pid) = value("X_NSPAWN_LEADER_PID=") {
+                self.leader = Some(Pid::from_raw(pid.parse().unwrap()));
+            }
+            if value("READY=1").is_some() {
+                return;
+            }
+        }
+    }
+
+    fn canonical(&self, name: &str) -> String {
+        self.prepared.join(name).canonicalize().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// Runs a command in the machine, as a login of root would.
+    pub(crate) fn run(&self, command: &str) -> Ran {
+        let leader = self.leader.unwrap().to_string();
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let mut enter = Command::new("timeout");
+        enter.args(["--kill-after=1", &LIMIT.as_secs().to_string(), "nsenter", "--target", &leader, "--all"]);
+        enter.args(["env", "-i", path, "HOME=/root", "sh", "-c", command]);
+        let output = enter.stdin(Stdio::null()).output().unwrap();
+        Ran {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }
+    }
+
+    /// The output of a command that must succeed.
+    pub(crate) fn tell(&self, command: &str) -> String {
+        let ran = self.run(command);
+        assert_eq!(ran.status, 0, "'{command}' said: {}\n{}\n{}", ran.stdout, ran.stderr, self.journal());
+        ran.stdout
+    }
+
+    fn journal(&self) -> String {
+        self.run("journalctl --no-pager --boot --lines=60 --unit='gridgate*'").stdout
+    }
+
+    /// Calls until it gives something; the events that are waited for here have no descriptor.
+    pub(crate) fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "never happened: {what}\n{}", self.journal());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// One property of a unit.
+    pub(crate) fn show(&self, unit: &str, property: &str) -> String {
+        self.tell(&format!("systemctl show --property={property} --value {unit}"))
+    }
+
+    /// Units of gridgate's that are not at rest, in order of name.
+    pub(crate) fn active_units(&self) -> Vec<String> {
+        let listed = "systemctl list-units --no-legend --plain --state=active,activating,deactivating,failed";
+        let units = self.tell(&format!("{listed} 'gridgate*'"));
+        units.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// A guest as `gridgate status` has it: what was asked for, what is, whether it answers.
+    pub(crate) fn status(&self, guest: &str) -> [String; 3] {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.run("gridgate --json status").stdout).unwrap();
+        let guests = status["guests"].as_array().unwrap();
+        let found = guests.iter().find(|found| found["name"] == guest).unwrap();
+        ["desired", "observed", "ready"].map(|key| found[key].as_str().unwrap().to_owned())
+    }
+
+    /// Shuts the machine down as its power button would.
+    pub(crate) fn power_off(&mut self) {
+        let mut container = self.container.take().unwrap();
+        let _ = self.run("systemctl poweroff");
+        let deadline = Instant::now() + LIMIT;
+        while container.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                self.container = Some(container);
+                panic!("the machine does not shut down:\n{}", self.journal());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.leader = None;
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(mut container) = self.container.take() {
+            // All processes of a PID namespace go with its first one.
+            if let Some(leader) = self.leader {
+                let _ = kill(leader, Signal::SIGKILL);
+            }
+            let _ = container.kill();
+            let _ = container.wait();
+        }
+        let _ = umount(&self.tree());
+    }
+}
+
+fn succeeds(command: &mut Command) {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{command:?} said: {said}");
+}
