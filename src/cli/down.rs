@@ -14,6 +14,7 @@ use crate::service::desired::{self, Desired};
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to take down; all, and the site's networks, if none is named
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
     /// Remove their disks, identities and logs as well
     #[arg(long)]

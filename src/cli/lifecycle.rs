@@ -15,7 +15,7 @@ use crate::service::{self, Manager};
 #[derive(Debug, ClapArgs)]
 pub struct StartArgs {
     /// Guests to start
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -23,15 +23,15 @@ pub struct StartArgs {
 #[derive(Debug, ClapArgs)]
 pub struct StopArgs {
     /// Guests to stop
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
-/// Stop guests and start them again with the settings that the site's files have now
+/// Stop guests and start them again as the site's files are now
 #[derive(Debug, ClapArgs)]
 pub struct RestartArgs {
     /// Guests to restart
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -39,7 +39,7 @@ pub struct RestartArgs {
 #[derive(Debug, ClapArgs)]
 pub struct KillArgs {
     /// Guests to kill
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 

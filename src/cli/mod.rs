@@ -39,12 +39,21 @@ use crate::paths::Paths;
 use crate::progress::{Progress, Talk};
 use crate::service;
 
+const EVERYWHERE: &str = "Options of every command";
+
 /// A whole grid site's gateway on one box
 #[derive(Debug, Parser)]
-#[command(name = "gridgate", version, max_term_width = 100)]
+#[command(name = "gridgate", version, max_term_width = 80)]
 pub struct Cli {
     /// Directory with the site's files
-    #[arg(long, global = true, value_name = "DIR", env = "GRIDGATE_SITE", default_value = "/etc/gridgate")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "GRIDGATE_SITE",
+        default_value = "/etc/gridgate",
+        help_heading = EVERYWHERE
+    )]
     pub site: PathBuf,
     /// Directory for images, disks and logs
     #[arg(
@@ -52,17 +61,18 @@ pub struct Cli {
         global = true,
         value_name = "DIR",
         env = "GRIDGATE_STATE",
-        default_value = "/var/lib/gridgate"
+        default_value = "/var/lib/gridgate",
+        help_heading = EVERYWHERE
     )]
     pub state: PathBuf,
     /// Print data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Say nothing but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
     /// Say each step
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub verbose: bool,
     /// What to do
     #[command(subcommand)]

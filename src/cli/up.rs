@@ -17,6 +17,7 @@ use crate::service;
 #[derive(Debug, ClapArgs)]
 pub struct PlanArgs {
     /// Guests to bring up; those that start with the host if none is named
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
@@ -24,6 +25,7 @@ pub struct PlanArgs {
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Guests to bring up; those that start with the host if none is named
+    #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
 }
 
