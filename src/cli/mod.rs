@@ -377,6 +377,7 @@ mod tests {
             "enter -- ls -l",
             "gc --dry-run",
             "generate man /tmp/x",
+            "names",
             "launch ce",
             "hold",
             "network up",

@@ -49,12 +49,14 @@ impl Diagnosis {
 const BACKEND: &str = "backend ";
 
 /// Programs that gridgate runs, their Debian packages, and what stands still without them.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 11] = [
     ("qemu-system-x86_64", "qemu-system-x86", "guests in QEMU"),
     ("systemd-nspawn", "systemd-container", "guests in systemd-nspawn"),
     ("mmdebstrap", "mmdebstrap", "building images"),
     ("mke2fs", "e2fsprogs", "building images"),
     ("e2fsck", "e2fsprogs", "building images"),
+    ("resize2fs", "e2fsprogs", "growing disks"),
+    ("tune2fs", "e2fsprogs", "a new UUID, before Linux 6.0"),
     ("setpriv", "util-linux", "building images"),
     ("unshare", "util-linux", "building images"),
     ("nft", "nftables", "networks behind address translation"),
