@@ -1,0 +1,83 @@
+//! docs/json.md names every field that `--json` prints.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use gridgate::console::record::{Cause, ExitRecord};
+use gridgate::facts::doctor::{Check, Diagnosis};
+use gridgate::image::manifest::{Disk, Manifest, Package, Part};
+use serde_json::{Value, json, to_value};
+
+const DOCS: &str = include_str!("../docs/json.md");
+
+fn fields(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| fields(value, into)),
+        Value::Object(object) => {
+            for (name, value) in object {
+                into.insert(name.clone());
+                fields(value, into);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn told(value: &Value) {
+    let mut names = BTreeSet::new();
+    fields(value, &mut names);
+    assert!(names.contains("version"), "{value}");
+    // What a guest's readiness is made of is shown as a whole there.
+    let missing: Vec<&String> =
+        names.iter().filter(|name| !DOCS.contains(&format!("`{name}`")) && *name != "tcp").collect();
+    assert!(missing.is_empty(), "docs/json.md does not tell of {missing:?}");
+}
+
+fn printed(site: &Path, args: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gridgate"));
+    command.arg("--site").arg(site).arg("--state").arg(site.join("state")).arg("--json").args(args);
+    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn every_field_of_check_and_status_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("site");
+    assert!(Command::new(env!("CARGO_BIN_EXE_gridgate")).arg("init").arg(&site).status().unwrap().success());
+    told(&printed(&site, &["check"]));
+    told(&printed(&site, &["check", "--explain", "memory"]));
+    told(&printed(&site, &["check", "--set", "ce.memroy=1G"]));
+    told(&printed(&site, &["status"]));
+    let exit = ExitRecord {
+        at_ms: 1,
+        cause: Cause::Exit,
+        code: Some(0),
+        boot: 1,
+        last_lines: vec!["bye".to_owned()],
+    };
+    told(&json!({"version": 1, "last_exit": to_value(exit).unwrap()}));
+}
+
+#[test]
+fn every_field_of_doctor_and_image_is_told() {
+    let text = || "x".to_owned();
+    let check = Check { name: text(), ok: true, why: text(), mend: None, took_ms: 1 };
+    told(&to_value(Diagnosis { version: 1, checks: vec![check] }).unwrap());
+    let part = Part { file: text(), size_bytes: 1, blake3: text() };
+    let manifest = Manifest {
+        format_version: 1,
+        name: "debian-12".parse().unwrap(),
+        definition_digest: text(),
+        disk: Disk { file: text(), size_bytes: 1, allocated_bytes: 1, blake3: text(), uuid: text() },
+        kernel: Some(part.clone()),
+        initrd: Some(part),
+        packages: vec![Package { name: text(), version: text() }],
+        built_at_epoch_seconds: 1,
+        built_by: text(),
+        tools: Vec::new(),
+    };
+    told(&json!({"version": 1, "built": true, "image": to_value(manifest).unwrap()}));
+}
