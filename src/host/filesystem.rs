@@ -190,8 +190,21 @@ mod tests {
         Some(disk)
     }
 
+    /// Whether the disk stays attached: another test that looks for a free device may hold ours open for a moment, and the
+    /// kernel takes a device down only when its last user is gone.
     fn attached(disk: &Path) -> bool {
         let disk = disk.canonicalize().unwrap();
+        let started = std::time::Instant::now();
+        while is_backing(&disk) {
+            if started.elapsed().as_secs() >= 5 {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        false
+    }
+
+    fn is_backing(disk: &Path) -> bool {
         std::fs::read_dir("/sys/block").unwrap().flatten().any(|entry| {
             let backing = entry.path().join("loop/backing_file");
             std::fs::read_to_string(backing).is_ok_and(|file| Path::new(file.trim()) == disk)
