@@ -30,6 +30,7 @@ demo: ## bring up four guests from nothing, and say what to type next
 	scripts/demo
 
 test: ## run all tests that this machine can run
+	scripts/setup --test
 	scripts/test-image
 	$(CARGO) test
 
