@@ -51,7 +51,12 @@ fn output(readers: usize) -> f64 {
                     let mut seen = 0;
                     while seen < BYTES && !client.seen.closed {
                         client.read_some();
-                        seen += (client.seen.live.len() + client.seen.replay.len()) as u64;
+                        let new = (client.seen.live.len() + client.seen.replay.len()) as u64;
+                        seen += new;
+                        // A reader that fell behind is skipped forward, and told where it is now.
+                        if let Some(now) = client.seen.positions.last() {
+                            seen = seen.max(now.offset + new);
+                        }
                         client.seen = support::Seen::default();
                     }
                 })
