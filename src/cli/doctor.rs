@@ -22,7 +22,8 @@ pub fn run(host: &dyn Host, paths: &Paths, json: bool, out: &mut dyn Write) -> R
 fn print(diagnosis: &Diagnosis, out: &mut dyn Write) -> Result<()> {
     for check in &diagnosis.checks {
         let state = if check.ok { "works" } else { "does not" };
-        writeln!(out, "{:<28} {state:<9} {:>5} ms  {}", check.name, check.took_ms, check.why)?;
+        let line = format!("{:<28} {state:<9} {:>5} ms  {}", check.name, check.took_ms, check.why);
+        writeln!(out, "{}", line.trim_end())?;
         if let Some(mend) = &check.mend {
             writeln!(out, "{:<28} {:<9} {:>8}  mend: {mend}", "", "", "")?;
         }
