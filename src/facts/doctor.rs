@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::backends::{self, Backends, Probe};
 use crate::backend::uml::MEMORY_DIR;
+use crate::console::record::can_take_over;
 use crate::host::Host;
 use crate::host::programs::Program;
 use crate::host::trial;
@@ -94,6 +95,11 @@ pub fn diagnose(host: &dyn Host, paths: &Paths) -> Result<Diagnosis> {
     checks.push(timed("nftables", mend("apt install nftables && modprobe nf_tables"), || {
         let rules = "table ip probe { chain c { type nat hook postrouting priority 100; masquerade; }; }";
         run(Program::new("unshare").args(["--net", "nft", rules]))
+    }));
+    let allow = mend("systemd-nspawn --system-call-filter=pidfd_getfd ... (where this container is started)");
+    checks.push(timed("console take-over", allow, || {
+        can_take_over().context("a console holder that is killed loses the consoles of running guests")?;
+        Ok(String::new())
     }));
     checks.push(timed("openat2", None, || {
         let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -39,6 +39,9 @@ pub(crate) fn private(test: impl FnOnce(&Paths) + Send) {
             }
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
                 .unwrap();
+            // In a container /proc/sys is read-only; a namespace's own settings are the test's to change. Where a fresh /proc
+            // may not be mounted, the tests that need it say so themselves.
+            let _ = mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>);
             Live.set_up(None, &name("lo")).unwrap();
             test(&paths);
         });

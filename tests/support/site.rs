@@ -340,3 +340,14 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub fn kill(pid: i32, signal: Signal) {
     let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal);
 }
+
+/// Whether a new holder can take over what a killed one held; said loudly where it cannot.
+pub fn holders_can_take_over() -> bool {
+    match gridgate::console::record::can_take_over() {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("skipped: {error:#}");
+            false
+        }
+    }
+}
