@@ -35,7 +35,7 @@ test: ## run all tests that this machine can run
 	$(CARGO) test
 
 bench: ## run the benchmarks
-	$(CARGO) bench
+	$(CARGO) bench --bench "*"
 
 lint: ## check format and lints, as CI does
 	$(CARGO) fmt --check
