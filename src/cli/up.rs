@@ -106,7 +106,7 @@ pub fn walk(context: &Context, site: &Site, plan: &Plan) -> Result<Outcome> {
         site,
         progress: &context.progress,
         // Guests wait for each other and for their disks far longer than for processors.
-        workers: 8,
+        workers: 64,
     };
     Ok(apply::apply(machine, plan))
 }
