@@ -32,7 +32,7 @@ demo: ## bring up four guests from nothing, and say what to type next
 test: ## run all tests that this machine can run
 	scripts/setup --test
 	scripts/test-image
-	$(CARGO) test
+	$(CARGO) test --lib --bins --tests
 
 bench: ## run the benchmarks
 	$(CARGO) bench --bench "*"
