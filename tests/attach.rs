@@ -143,7 +143,7 @@ fn a_new_window_size_reaches_the_guest() {
 
 #[test]
 fn a_user_outlives_the_holder() {
-    if !support::holders_can_take_over() {
+    if !support::take_over::is_possible() {
         return;
     }
     let Some(mut site) = Site::new() else { return };

@@ -68,7 +68,7 @@ fn a_client_is_shown_the_whole_boot_and_what_comes_after() {
 
 #[test]
 fn a_holder_killed_in_mid_stream_loses_nothing() {
-    if !support::holders_can_take_over() {
+    if !support::take_over::is_possible() {
         return;
     }
     let Some(mut site) = Site::new() else { return };

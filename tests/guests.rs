@@ -189,7 +189,7 @@ fn the_holder_quits_only_when_no_guest_is_left() {
 
 #[test]
 fn sigterm_ends_the_holder_and_not_the_guests() {
-    if !support::holders_can_take_over() {
+    if !support::take_over::is_possible() {
         return;
     }
     let Some(mut site) = Site::new() else { return };

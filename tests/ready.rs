@@ -65,7 +65,7 @@ fn a_guest_that_is_slow_is_degraded_and_lives() {
 
 #[test]
 fn a_prompt_that_came_while_no_holder_was_there_counts() {
-    if !support::holders_can_take_over() {
+    if !support::take_over::is_possible() {
         return;
     }
     let Some(mut site) = Site::new() else { return };
@@ -102,7 +102,7 @@ fn waiting_ends_with_the_guest() {
 
 #[test]
 fn waiting_outlives_the_holder() {
-    if !support::holders_can_take_over() {
+    if !support::take_over::is_possible() {
         return;
     }
     let Some(mut site) = Site::new() else { return };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{TestSite, eventually, holders_can_take_over, kill, name};
+use crate::support::{TestSite, eventually, kill, name, take_over};
 
 fn site() -> Option<TestSite> {
     TestSite::quick(&["ce"], "")
@@ -77,7 +77,7 @@ fn up_killed_at_odd_moments_is_cleaned_up_and_goes_on() {
 
 #[test]
 fn a_killed_console_holder_comes_back_and_the_console_has_no_gap() {
-    if !holders_can_take_over() {
+    if !take_over::is_possible() {
         return;
     }
     const LINES: usize = 300;
@@ -108,7 +108,7 @@ fn a_killed_console_holder_comes_back_and_the_console_has_no_gap() {
 
 #[test]
 fn without_a_holder_a_wait_brings_it_back_and_guests_can_be_stopped() {
-    if !holders_can_take_over() {
+    if !take_over::is_possible() {
         return;
     }
     let Some(site) = site() else { return };

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses the part that it needs")]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
+pub mod take_over;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -296,17 +298,5 @@ impl Client {
             self.read_some();
         }
         &self.seen
-    }
-}
-
-/// Whether a new holder can take over what a killed one held; said loudly where it cannot.
-#[allow(dead_code, reason = "not every test binary kills a holder")]
-pub fn holders_can_take_over() -> bool {
-    match gridgate::console::record::can_take_over() {
-        Ok(()) => true,
-        Err(error) => {
-            eprintln!("skipped: {error:#}");
-            false
-        }
     }
 }

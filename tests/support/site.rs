@@ -2,6 +2,9 @@
 //! a network namespace. The golden image and the kernels are shared by links with those that `scripts/test-image`
 //! prepared. When it goes, everything of it must be gone, and that is checked.
 
+#[path = "take_over.rs"]
+pub mod take_over;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -339,15 +342,4 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 pub fn kill(pid: i32, signal: Signal) {
     let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal);
-}
-
-/// Whether a new holder can take over what a killed one held; said loudly where it cannot.
-pub fn holders_can_take_over() -> bool {
-    match gridgate::console::record::can_take_over() {
-        Ok(()) => true,
-        Err(error) => {
-            eprintln!("skipped: {error:#}");
-            false
-        }
-    }
 }
