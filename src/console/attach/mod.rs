@@ -4,7 +4,7 @@
 //! its place in the output and goes on from there.
 
 mod session;
-mod terminal;
+pub mod terminal;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
