@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::ReadyCheck;
+use crate::config::supervision::Supervision;
 use crate::host::Host;
 use crate::names::{Bytes, GuestName, IfName, MacAddr};
 use crate::paths::Paths;
@@ -80,6 +81,12 @@ pub struct Spec {
     pub stop_timeout_ms: u64,
     /// Bound of its console logs.
     pub console_log_bytes: Bytes,
+    /// Guests that it waits for.
+    #[serde(default)]
+    pub waits_for: Vec<GuestName>,
+    /// How it is looked after.
+    #[serde(default)]
+    pub supervision: Supervision,
 }
 
 /// Format that this gridgate writes.
@@ -126,6 +133,8 @@ pub(crate) mod tests {
             ready_timeout_ms: 60_000,
             stop_timeout_ms: 30_000,
             console_log_bytes: Bytes(1 << 20),
+            waits_for: Vec::new(),
+            supervision: Supervision::default(),
         }
     }
 

@@ -1,10 +1,12 @@
 //! What a text must be to be a value of some key; each error completes "KEY 'TEXT' ...".
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::site::{BackendChoice, NetworkMode, ReadyCheck};
+use super::supervision::{self, RestartWhen};
 use crate::names::{BadName, GuestName, IfName, ImageName, MacAddr};
 
 type Checked = Result<(), String>;
@@ -133,15 +135,49 @@ pub(super) fn parse_ready(text: &str) -> Result<ReadyCheck, String> {
     if text == "login" {
         return Ok(ReadyCheck::Login);
     }
-    if let Some(port) = text.strip_prefix("tcp:") {
-        let port = port.parse::<u16>().ok().filter(|p| *p > 0).ok_or("has no port between 1 and 65535")?;
-        return Ok(ReadyCheck::Tcp(port));
+    let port = |text: &str| {
+        text.parse::<u16>()
+            .ok()
+            .filter(|p| *p > 0)
+            .ok_or_else(|| "has no port between 1 and 65535".to_owned())
+    };
+    match text.split_once(':').unwrap_or((text, "")) {
+        ("tcp", number) => return port(number).map(ReadyCheck::Tcp),
+        ("ssh", "") => return Ok(ReadyCheck::Ssh(22)),
+        ("ssh", number) => return port(number).map(ReadyCheck::Ssh),
+        ("notify", "") => return Ok(ReadyCheck::Notify),
+        ("agent", "") => return Ok(ReadyCheck::Agent),
+        ("heartbeat", every) => {
+            let every =
+                crate::names::parse_duration(every).map_err(|_| "has no time such as 30s".to_owned())?;
+            let seconds = u32::try_from(every.as_secs()).ok().filter(|s| (1..=86_400).contains(s));
+            return seconds.map(ReadyCheck::Heartbeat).ok_or_else(|| "is not between 1s and 1d".to_owned());
+        }
+        _ => {}
     }
     if let Some(pattern) = text.strip_prefix("console:") {
         regex::Regex::new(pattern).map_err(|_| "is not a good regular expression".to_owned())?;
         return Ok(ReadyCheck::Console(pattern.to_owned()));
     }
-    Err("is not a sign of readiness; \"login\", \"tcp:PORT\" and \"console:REGEX\" are".to_owned())
+    Err("is not a sign of readiness; \"login\", \"console:REGEX\", \"tcp:PORT\", \"ssh\", \"notify\", \"agent\" and \
+         \"heartbeat:TIME\" are"
+        .to_owned())
+}
+
+/// The limit that a rung has by itself is not looked at here.
+pub(super) fn stop(text: &str) -> Checked {
+    supervision::parse_stop(text, Duration::ZERO).map(drop)
+}
+
+pub(super) fn restart(text: &str) -> Checked {
+    RestartWhen::parse(text)
+        .map(drop)
+        .ok_or_else(|| "is not a policy; never, on-failure and always are".to_owned())
+}
+
+/// One line for a shell.
+pub(super) fn command(text: &str) -> Checked {
+    if text.trim().is_empty() { Err("is empty".to_owned()) } else { line(text) }
 }
 
 /// A guest, a group of counted guests, or all guests of a role.

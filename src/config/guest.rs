@@ -2,6 +2,7 @@
 //! everything that it leaves open has been derived.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::checks;
 use super::explain::Explain;
@@ -12,8 +13,9 @@ use super::origin::Origin;
 use super::overrides::Overrides;
 use super::problem::Problems;
 use super::shipped::Shipped;
-use super::site::{Guest, Network};
+use super::site::{Guest, Network, ReadyCheck};
 use super::suggest;
+use super::supervision::{self, RestartPolicy, RestartWhen, StopRung, StopStep, Supervision};
 use super::templates::Templates;
 use super::tree::{Entry, Table};
 use crate::names::{GuestName, MacAddr};
@@ -285,6 +287,8 @@ impl Draft<'_> {
         let network: &Network = networks.get(self.network?)?.network.as_ref()?;
         let pick = |key: &str| self.layers.pick(key).map(|entry| &entry.value);
         let ready = pick("ready")?.texts().into_iter().map(|(text, _)| checks::parse_ready(text).ok());
+        let ready_command = self.text("ready_command").map(|line| Some(ReadyCheck::Command(line.to_owned())));
+        let stop_timeout = pick("stop_timeout")?.span()?;
         Some(Guest {
             role: self.role.clone(),
             description: self.text("description").unwrap_or_default().to_owned(),
@@ -299,9 +303,10 @@ impl Draft<'_> {
             prefix: network.subnet.prefix_len(),
             gateway: self.own_gateway().or(network.gateway),
             mac: self.mac?,
-            ready: ready.collect::<Option<Vec<_>>>()?,
+            ready: ready.chain(ready_command).collect::<Option<Vec<_>>>()?,
             ready_timeout: pick("ready_timeout")?.span()?,
-            stop_timeout: pick("stop_timeout")?.span()?,
+            stop_timeout,
+            supervision: self.supervision(stop_timeout)?,
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
             kernel_args: self.text("kernel_args").unwrap_or_default().to_owned(),
@@ -309,6 +314,41 @@ impl Draft<'_> {
             fqdn: self.fqdn,
             after: self.after,
             needs: self.needs,
+        })
+    }
+}
+
+impl Draft<'_> {
+    fn supervision(&self, stop_timeout: Duration) -> Option<Supervision> {
+        let pick = |key: &str| self.layers.pick(key).map(|entry| &entry.value);
+        let mut stop = match pick("stop") {
+            Some(said) => {
+                let step = |(text, _)| supervision::parse_stop(text, stop_timeout).ok();
+                said.texts().into_iter().map(step).collect::<Option<Vec<_>>>()?
+            }
+            None => supervision::default_stop(stop_timeout),
+        };
+        if let Some(line) = self.text("stop_command") {
+            stop.insert(0, StopStep { rung: StopRung::Command(line.to_owned()), limit: stop_timeout });
+        }
+        // Nothing else ends a guest that hangs.
+        if stop.last().is_none_or(|step| step.rung != StopRung::Kill) {
+            stop.push(StopStep { rung: StopRung::Kill, limit: Duration::ZERO });
+        }
+        Some(Supervision {
+            priority: u32::try_from(pick("priority")?.integer()?).ok()?,
+            delay: match pick("delay") {
+                Some(delay) => delay.span()?,
+                None => Duration::ZERO,
+            },
+            stop,
+            restart: RestartPolicy {
+                when: RestartWhen::parse(self.text("restart")?)?,
+                delay: pick("restart_delay")?.span()?,
+                max_delay: pick("restart_max_delay")?.span()?,
+                settle: pick("restart_settle")?.span()?,
+                tries: u32::try_from(pick("restart_tries")?.integer()?).ok()?,
+            },
         })
     }
 }

@@ -18,6 +18,7 @@ pub mod origin;
 pub mod problem;
 pub mod shell;
 pub mod site;
+pub mod supervision;
 
 mod checks;
 mod cross;

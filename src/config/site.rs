@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::supervision::Supervision;
 use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
 
 /// One gateway's whole description.
@@ -153,6 +154,9 @@ pub struct Guest {
     pub console_log_bytes: Bytes,
     /// Further words for the guest kernel's command line.
     pub kernel_args: String,
+    /// How it is looked after.
+    #[serde(flatten)]
+    pub supervision: Supervision,
 }
 
 fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -195,4 +199,16 @@ pub enum ReadyCheck {
     Console(String),
     /// The guest accepts connections on this TCP port.
     Tcp(u16),
+    /// What answers on this TCP port says that it is an SSH server (RFC 4253, section 4.2).
+    Ssh(u16),
+    /// The guest says so itself: its systemd (nspawn's `NOTIFY_SOCKET`; QEMU's `vmm.notify_socket` credential where the host
+    /// has vsock), or whoever writes to `/proc/mconsole` under user-mode Linux.
+    Notify,
+    /// The QEMU guest agent answers.
+    Agent,
+    /// This command ends with status 0 on the host, in the site's network, with `$GUEST` and `$ADDRESS` set.
+    Command(String),
+    /// The guest says that it lives (as in [`ReadyCheck::Notify`]) at least every so many seconds; if it stops doing so it
+    /// is degraded until it does again.
+    Heartbeat(u32),
 }

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use regex::bytes::{Regex, RegexBuilder};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -84,6 +84,7 @@ impl Watch {
                     });
                     Sign::Port(Port { to, attempt: None, next: now })
                 }
+                other => bail!("watching for {other:?}: the console holder cannot do it yet"),
             });
         }
         let since = Duration::from_millis(now_ms().saturating_sub(run.launched_at_ms));

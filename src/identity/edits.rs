@@ -141,6 +141,7 @@ pub(crate) mod tests {
             autostart: true,
             console_log_bytes: Bytes(1 << 20),
             kernel_args: String::new(),
+            supervision: Default::default(),
         };
         Site {
             name: "site-a".parse().unwrap(),

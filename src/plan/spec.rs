@@ -7,8 +7,8 @@ use crate::config::site::{BackendChoice, Guest, Site};
 use crate::facts::engines::Engines;
 use crate::facts::{Facts, GoodImage, ImageFacts};
 use crate::paths::Paths;
-use crate::plan::Problem;
 use crate::plan::network::names;
+use crate::plan::{Problem, order};
 
 /// Settles everything that the site's files left open.
 pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<Spec, Problem> {
@@ -39,6 +39,8 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         ready_timeout_ms: guest.ready_timeout.as_millis() as u64,
         stop_timeout_ms: guest.stop_timeout.as_millis() as u64,
         console_log_bytes: guest.console_log_bytes,
+        waits_for: order::waits_for(guest).cloned().collect(),
+        supervision: guest.supervision.clone(),
     })
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
         kernel_args: String::new(),
+        supervision: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),

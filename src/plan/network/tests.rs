@@ -37,6 +37,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
         kernel_args: String::new(),
+        supervision: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),
