@@ -328,13 +328,15 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Kill(args) => lifecycle::kill(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
-            context.was_here(&args.guest)?;
+            if let Some(guest) = &args.guest {
+                context.was_here(guest)?;
+            }
             // Under systemd the holder is a unit and comes back by itself.
             let revive = match service::systemd::Systemd::for_site(&context.paths)? {
                 Some(_) => None,
                 None => std::env::current_exe().ok(),
             };
-            console::run(args, &context.paths, revive).map(|()| Exit::Done)
+            console::run(args, &context, revive)
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
         Command::Events(args) => events::run(args, &context),
@@ -387,6 +389,8 @@ mod tests {
             "kill ce",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
+            "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
+            "console --broadcast hello",
             "ssh ce hostname -f",
             "enter -- ls -l",
             "gc --dry-run",

@@ -191,11 +191,16 @@ impl ExitRecord {
 
     /// As a person would say it: `exit 1`, `signal 9`, `ended`.
     pub fn told(&self) -> String {
-        match (self.cause, self.code) {
-            (Cause::Exit, Some(code)) => format!("exit {code}"),
-            (Cause::Signal, Some(code)) => format!("signal {code}"),
-            _ => "ended".to_owned(),
-        }
+        told(self.cause, self.code)
+    }
+}
+
+/// As a person would say it.
+pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
+    match (cause, code) {
+        (Cause::Exit, Some(code)) => format!("exit {code}"),
+        (Cause::Signal, Some(code)) => format!("signal {code}"),
+        _ => "ended".to_owned(),
     }
 }
 
