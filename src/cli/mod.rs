@@ -6,6 +6,7 @@ pub mod console;
 pub mod doctor;
 pub mod down;
 pub mod enter;
+pub mod events;
 pub mod gc;
 pub mod generate;
 pub mod hold;
@@ -102,6 +103,7 @@ pub enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
     Enter(enter::Args),
+    Events(events::Args),
     Gc(gc::Args),
     #[command(hide = true)]
     Generate(generate::Args),
@@ -162,6 +164,8 @@ impl std::error::Error for Ending {}
 
 /// Another command may be about to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// What came in between may have guests to stop, each of which takes its time.
+const LOCK_PATIENCE_AGAIN: Duration = Duration::from_secs(300);
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -214,7 +218,16 @@ impl Context {
 
     /// One command at a time changes a site, and not while a guest of a command that was killed is still on its way up.
     pub fn lock(&self) -> Result<LockGuard> {
-        let lock = self.host.lock(&self.paths.lock(), LOCK_PATIENCE)?;
+        self.lock_within(LOCK_PATIENCE)
+    }
+
+    /// As [`Context::lock`], for a command that had it before, and gave way to others while it waited.
+    pub fn lock_again(&self) -> Result<LockGuard> {
+        self.lock_within(LOCK_PATIENCE_AGAIN)
+    }
+
+    fn lock_within(&self, patience: Duration) -> Result<LockGuard> {
+        let lock = self.host.lock(&self.paths.lock(), patience)?;
         service::settle(&self.paths)?;
         Ok(lock)
     }
@@ -324,6 +337,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
             console::run(args, &context.paths, revive).map(|()| Exit::Done)
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
+        Command::Events(args) => events::run(args, &context),
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
         Command::Generate(args) => generate::run(args),
