@@ -142,6 +142,7 @@ pub(crate) mod tests {
             console_log_bytes: Bytes(1 << 20),
             kernel_args: String::new(),
             supervision: Default::default(),
+            limits: Default::default(),
         };
         Site {
             name: "site-a".parse().unwrap(),

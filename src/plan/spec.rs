@@ -41,6 +41,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         console_log_bytes: guest.console_log_bytes,
         waits_for: order::waits_for(guest).cloned().collect(),
         supervision: guest.supervision.clone(),
+        limits: guest.limits,
     })
 }
 

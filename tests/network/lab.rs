@@ -90,6 +90,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         console_log_bytes: Bytes(1 << 20),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),

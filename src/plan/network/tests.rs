@@ -38,6 +38,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         console_log_bytes: Bytes(1 << 20),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),
