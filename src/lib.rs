@@ -19,6 +19,7 @@ pub mod progress;
 pub mod config;
 pub mod paths;
 pub mod host;
+pub mod events;
 pub mod console;
 pub mod image;
 pub mod identity;

@@ -6,6 +6,7 @@
 //!   images/NAME/                 golden image: disk.ext4 manifest.json [vmlinuz initrd.img]
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
 //!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
+//!   events.jsonl events.old.jsonl  what happened, the newest last
 //!   known_hosts                  host keys of all guests, written before their first boot
 //!   keys/site_ed25519            the key that `gridgate ssh` logs in with
 //! RUN/                           /run/gridgate/ID: gone after a reboot
@@ -115,6 +116,11 @@ impl Paths {
     /// Logs of the guest's console.
     pub fn console(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("console")
+    }
+
+    /// What happened on the site; the older half beside it is `events.old.jsonl`.
+    pub fn events(&self) -> PathBuf {
+        self.state.join("events.jsonl")
     }
 
     /// Host keys of every guest, for `ssh -o UserKnownHostsFile=`.

@@ -6,6 +6,7 @@ pub mod console;
 pub mod doctor;
 pub mod down;
 pub mod enter;
+pub mod events;
 pub mod gc;
 pub mod generate;
 pub mod hold;
@@ -102,6 +103,7 @@ pub enum Command {
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
     Enter(enter::Args),
+    Events(events::Args),
     Gc(gc::Args),
     #[command(hide = true)]
     Generate(generate::Args),
@@ -324,6 +326,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
             console::run(args, &context.paths, revive).map(|()| Exit::Done)
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
+        Command::Events(args) => events::run(args, &context),
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
         Command::Generate(args) => generate::run(args),

@@ -15,6 +15,7 @@ use crate::host::files::Files;
 use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::service::desired::Desired;
 use crate::service::ladder::{self, Rung, Stopped};
 use crate::service::{Manager, Readiness, readiness, settings};
 
@@ -83,6 +84,7 @@ impl Manager for Direct {
         let Some(spec) = Spec::read(&Live, &self.paths, guest)? else {
             bail!("guest '{guest}' was never brought up here; try: gridgate up {guest}")
         };
+        super::asked(&self.paths, guest, Desired::Running);
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let argv = vec![
             text(&self.exe),
@@ -100,10 +102,12 @@ impl Manager for Direct {
     }
 
     fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+        super::asked(&self.paths, guest, Desired::Stopped);
         self.end(guest, None)
     }
 
     fn kill(&self, guest: &GuestName) -> Result<Stopped> {
+        super::asked(&self.paths, guest, Desired::Stopped);
         self.end(guest, Some(Duration::ZERO))
     }
 

@@ -19,12 +19,18 @@ use crate::config::site::Site;
 use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
 use crate::console::record::RunRecord;
+use crate::events;
 use crate::host::files::Files;
 use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::network;
 use crate::paths::Paths;
 use crate::service::ladder::Stopped;
+
+/// Tells those who follow the site's events that somebody asked for something.
+fn asked(paths: &Paths, guest: &GuestName, desired: desired::Desired) {
+    events::note(paths, guest, events::What::Asked { desired: desired.to_string() });
+}
 
 /// What came of waiting for a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

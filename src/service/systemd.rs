@@ -11,6 +11,7 @@ use crate::host::programs::{Program, Programs};
 use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::service::desired::Desired;
 use crate::service::ladder::{Rung, Stopped};
 use crate::service::{Manager, Readiness, boot_order, direct, readiness};
 
@@ -61,6 +62,7 @@ impl Systemd {
     }
 
     fn end(&self, guest: &GuestName, how: How) -> Result<Stopped> {
+        super::asked(&self.paths, guest, Desired::Stopped);
         let unit = unit(guest);
         let (record, started) = (self.paths.last_stop(guest), Instant::now());
         Live.remove(&record)?;
@@ -129,6 +131,7 @@ impl Manager for Systemd {
     }
 
     fn start(&self, guest: &GuestName) -> Result<()> {
+        super::asked(&self.paths, guest, Desired::Running);
         let unit = unit(guest);
         // What ran before has no say in what is started now.
         let _ = self.systemctl("reset-failed", &[&unit, &ready_unit(guest)]);
