@@ -227,15 +227,6 @@ impl ExitRecord {
     pub fn told(&self) -> String {
         told(self.cause, self.code)
     }
-}
-
-/// As a person would say it.
-pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
-    match (cause, code) {
-        (Cause::Exit, Some(code)) => format!("exit {code}"),
-        (Cause::Signal, Some(code)) => format!("signal {code}"),
-        _ => "ended".to_owned(),
-    }
 
     /// Why, in a few words: `panic: VFS: Unable to mount root fs`, `signal 9`, `power cut`.
     pub fn why(&self) -> String {
@@ -247,6 +238,15 @@ pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
             EndedBy::PowerCut => "power cut".to_owned(),
             _ => self.told(),
         }
+    }
+}
+
+/// As a person would say it.
+pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
+    match (cause, code) {
+        (Cause::Exit, Some(code)) => format!("exit {code}"),
+        (Cause::Signal, Some(code)) => format!("signal {code}"),
+        _ => "ended".to_owned(),
     }
 }
 
