@@ -309,6 +309,7 @@ impl Draft<'_> {
             supervision: self.supervision(stop_timeout)?,
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
+            console_record: pick("console_record")?.flag()?,
             kernel_args: self.text("kernel_args").unwrap_or_default().to_owned(),
             name: self.name,
             fqdn: self.fqdn,

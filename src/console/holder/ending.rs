@@ -67,6 +67,7 @@ impl Holder {
         // What stood there before (the cause, if it was known) is told too; the boot is this one.
         let told = ExitRecord { boot, ..exit.clone() };
         for reader in readers {
+            self.note_end(reader);
             if let Some(attached) = self.conns.get_mut(&reader).and_then(|c| c.attached()) {
                 attached.ends = Some(told.clone());
             }

@@ -6,6 +6,8 @@
 //!   conn.rs      a client's connection: what it asks, what still has to be sent to it
 //!   requests.rs  what is done for each request
 //!   console.rs   a guest's console: output, input, readiness
+//!   clients.rs   who is attached, who writes, what they are told
+//!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
 //!   launch.rs    starting a guest's launcher, and its end
 //!   recover.rs   taking up what an earlier holder left
@@ -14,6 +16,7 @@
 //!
 //! Its end never ends a guest.
 
+mod clients;
 mod conn;
 mod console;
 mod ending;
@@ -22,6 +25,7 @@ mod reader;
 mod recover;
 mod requests;
 mod setup;
+mod typing;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -8,6 +8,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::console::access::Access;
 use crate::console::inflight::Left;
 use crate::console::log::Log;
 use crate::console::logread::{self, BootReader, Event};
@@ -103,6 +104,7 @@ impl Holder {
         }
         console.settings = settings.unwrap_or_else(|| console.settings.clone());
         console.log.set_bound(console.settings.log_bytes);
+        console.log.set_access(Access::of(console.settings.group.as_deref()));
         let mut watch = Watch::new(&record, &console.settings, earlier)?;
         let markers = logread::markers(console.log.dir());
         let (pid, start_ticks) = (record.pid, record.start_ticks);

@@ -36,6 +36,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         stop_timeout: Duration::from_secs(60),
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
+        console_record: false,
         kernel_args: String::new(),
         supervision: Default::default(),
     };
@@ -46,6 +47,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         dns: Vec::new(),
         ntp: Vec::new(),
         admin_keys: Vec::new(),
+        admin_group: None,
         networks,
         guests: vec![guest],
         dir: PathBuf::new(),
