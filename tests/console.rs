@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gridgate::console::logread::{self, BootReader};
@@ -365,4 +368,50 @@ fn a_full_disk_costs_the_log_and_not_the_console() {
     let seen = writer.read_until(|seen| seen.live.len() == 12);
     assert_eq!(seen.live, b"still served");
     assert_eq!(seen.notices, [format!("{} bytes skipped", state.lost_bytes)]);
+}
+
+/// What the holder tells its service manager, and the descriptor that came with it.
+fn told_manager(manager: &UnixDatagram) -> (String, Option<OwnedFd>) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let (mut ancillary, mut text) = (RecvAncillaryBuffer::new(&mut space), [0; 4096]);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(manager, &mut [std::io::IoSliceMut::new(&mut text)], &mut ancillary, flags).unwrap();
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (String::from_utf8(text[..got.bytes].to_vec()).unwrap(), fd)
+}
+
+#[test]
+fn a_service_manager_hands_the_terminals_to_the_next_holder() {
+    let Some(mut site) = Site::without_holder() else { return };
+    let manager = UnixDatagram::bind(site.paths.state.join("notify")).unwrap();
+    manager.set_read_timeout(Some(support::LIMIT)).unwrap();
+    let mut holder = Command::new(support::exe());
+    holder.env("NOTIFY_SOCKET", site.paths.state.join("notify")).stdin(Stdio::null());
+    site.start_holder_as(holder);
+    assert_eq!(told_manager(&manager).0, "READY=1");
+    let ce = site.guest("ce", "echo booted; exec cat", plain());
+    let (text, master) = told_manager(&manager);
+    let mut record = RunRecord::read(&site.paths, &ce.name).unwrap().unwrap();
+    let name = format!("ce.{}.{}", ce.pid, record.start_ticks);
+    assert_eq!(text, format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"));
+    site.kill_holder();
+    // As if the guest's process had none, or could not be asked for it.
+    record.console_fd = 9999;
+    record.write(&site.paths, &ce.name).unwrap();
+    let mut next = Command::new("sh");
+    next.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 0</dev/null"]).arg(support::exe());
+    next.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", &name).stdin(master.unwrap());
+    next.env("NOTIFY_SOCKET", site.paths.state.join("notify"));
+    site.start_holder_as(next);
+    let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    writer.send(Kind::Input, b"hello");
+    writer.read_until(|seen| seen.output() == b"booted\nhello");
+    assert_eq!(told_manager(&manager).0, format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"));
+    assert_eq!(told_manager(&manager).0, "READY=1");
+    support::kill(ce.pid, rustix::process::Signal::KILL);
+    assert_eq!(told_manager(&manager).0, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
 }

@@ -7,8 +7,8 @@ use crate::console::record::{Cause, ExitRecord, RunRecord, has_ended, write_exit
 use crate::host::Live;
 use crate::host::files::Files;
 
-use super::Holder;
 use super::recover::forget_terminal;
+use super::{Holder, keep};
 
 /// With this status systemd-nspawn asks to be started again: its guest has rebooted (systemd-nspawn(1), exit status).
 const REBOOT: i32 = 133;
@@ -84,6 +84,7 @@ impl Holder {
         let run = console.run.take();
         if let Some(run) = &run {
             forget_terminal(&self.epoll, run);
+            keep::forget(&console.guest, &run.record);
         }
         let paths = &self.paths;
         let mut old = vec![paths.ready_record(&console.guest), paths.console_record(&console.guest)];

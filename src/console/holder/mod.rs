@@ -10,6 +10,7 @@
 //!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
 //!   launch.rs    starting a guest's launcher, and its end
+//!   keep.rs      terminals kept by the service manager
 //!   recover.rs   taking up what an earlier holder left
 //!   setup.rs     socket, lock, telling that we are there, detaching
 //! ```
@@ -20,6 +21,7 @@ mod clients;
 mod conn;
 mod console;
 mod ending;
+mod keep;
 mod launch;
 mod reader;
 mod recover;
@@ -97,6 +99,7 @@ struct Holder {
     listener: UnixListener,
     signals: SignalFd,
     inflight: Inflight,
+    kept: keep::Kept,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -108,7 +111,8 @@ struct Holder {
 /// site is refused.
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
-    let (mut holder, _lock) = setup::holder(paths).with_context(what)?;
+    let kept = keep::Kept::receive();
+    let (mut holder, _lock) = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
