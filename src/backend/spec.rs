@@ -84,6 +84,9 @@ pub struct Spec {
     /// Guests that it waits for.
     #[serde(default)]
     pub waits_for: Vec<GuestName>,
+    /// Patterns of lines on its console that become events.
+    #[serde(default)]
+    pub console_watch: Vec<String>,
     /// How it is looked after.
     #[serde(default)]
     pub supervision: Supervision,
@@ -134,6 +137,7 @@ pub(crate) mod tests {
             stop_timeout_ms: 30_000,
             console_log_bytes: Bytes(1 << 20),
             waits_for: Vec::new(),
+            console_watch: Vec::new(),
             supervision: Supervision::default(),
         }
     }

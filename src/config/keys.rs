@@ -86,6 +86,13 @@ pub const GUEST: &[Key] = &[
     key("delay", &["DELAY"], Span, "\"10s\"", Defaults),
     key("autostart", &["AUTOSTART", "ONBOOT"], Flag, "true", Defaults),
     key("console_log", &["CONSOLE_LOG"], Size(64 << 10, 1 << 40), "\"8M\"", Defaults),
+    key(
+        "console_watch",
+        &["CONSOLE_WATCH"],
+        Texts(Parted::Lines, checks::pattern),
+        "[\"Out of memory\"]",
+        Defaults,
+    ),
     key("kernel_args", &["KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Defaults),
     key("count", &["COUNT"], Integer(1, 1000), "4", Template),
 ];

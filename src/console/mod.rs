@@ -20,11 +20,14 @@
 pub mod attach;
 pub mod client;
 pub mod escape;
+pub mod exit;
+pub mod heard;
 pub mod holder;
 pub mod inflight;
 pub mod lines;
 pub mod log;
 pub mod logread;
+pub mod matches;
 pub mod protocol;
 pub mod ready;
 pub mod record;

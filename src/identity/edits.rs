@@ -140,6 +140,7 @@ pub(crate) mod tests {
             stop_timeout: Duration::from_secs(30),
             autostart: true,
             console_log_bytes: Bytes(1 << 20),
+            console_watch: Vec::new(),
             kernel_args: String::new(),
             supervision: Default::default(),
         };

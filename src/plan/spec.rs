@@ -40,6 +40,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         stop_timeout_ms: guest.stop_timeout.as_millis() as u64,
         console_log_bytes: guest.console_log_bytes,
         waits_for: order::waits_for(guest).cloned().collect(),
+        console_watch: guest.console_watch.clone(),
         supervision: guest.supervision.clone(),
     })
 }

@@ -36,6 +36,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         stop_timeout: Duration::from_secs(60),
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
     };
