@@ -10,6 +10,7 @@
 //!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
 //!   launch.rs    starting a guest's launcher, and its end
+//!   heal.rs      putting back what was removed under it
 //!   keep.rs      terminals kept by the service manager
 //!   recover.rs   taking up what an earlier holder left
 //!   setup.rs     socket, lock, telling that we are there, detaching
@@ -21,6 +22,7 @@ mod clients;
 mod conn;
 mod console;
 mod ending;
+mod heal;
 mod keep;
 mod launch;
 mod reader;
@@ -61,6 +63,8 @@ enum Token {
     Launcher(u32, u16),
     /// A readiness check's attempt to connect.
     Attempt(u32, u16),
+    /// The run directory.
+    Health,
 }
 
 impl Token {
@@ -73,6 +77,7 @@ impl Token {
             Token::Process(id, run) => (4, id, run),
             Token::Launcher(id, run) => (5, id, run),
             Token::Attempt(id, index) => (6, id, index),
+            Token::Health => (7, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -88,6 +93,7 @@ impl Token {
             4 => Token::Process(id, sub),
             5 => Token::Launcher(id, sub),
             6 => Token::Attempt(id, sub),
+            7 => Token::Health,
             _ => return None,
         })
     }
@@ -100,6 +106,7 @@ struct Holder {
     signals: SignalFd,
     inflight: Inflight,
     kept: keep::Kept,
+    health: heal::Health,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -112,7 +119,7 @@ struct Holder {
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
     let kept = keep::Kept::receive();
-    let (mut holder, _lock) = setup::holder(paths, kept).with_context(what)?;
+    let mut holder = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
@@ -143,6 +150,7 @@ impl Holder {
         match token {
             Token::Listener => self.accept(),
             Token::Signal => self.ending = true,
+            Token::Health => self.unwell(),
             Token::Conn(id) => self.conn_event(id, flags),
             Token::Master(id, run) => self.master_event(id, run, flags),
             Token::Process(id, run) => self.process_ended(id, run),
@@ -157,12 +165,13 @@ impl Holder {
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self.consoles.values().filter_map(Console::timer).min()?;
+        let next = self.consoles.values().filter_map(Console::timer).chain(self.health.due()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.heal(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {
