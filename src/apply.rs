@@ -175,8 +175,8 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
             if !runs(paths, guest)? {
                 nobody_else_has_address(machine, named(site, guest)?)?;
                 manager.start(guest)?;
+                progress.say(&format!("{guest}: started"));
             }
-            progress.say(&format!("{guest}: started"));
             return Ok(Did::Started);
         }
         // Above, since it is no change.

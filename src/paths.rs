@@ -103,6 +103,11 @@ impl Paths {
         self.guest(guest).join("desired")
     }
 
+    /// What is remembered of a guest that died early.
+    pub fn restarts(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("restarts.json")
+    }
+
     /// How the guest was stopped last.
     pub fn last_stop(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("last-stop.json")

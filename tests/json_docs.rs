@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use gridgate::console::record::{Cause, ExitRecord};
+use gridgate::console::record::{Cause, EndedBy, ExitRecord};
 use gridgate::facts::doctor::{Check, Diagnosis};
 use gridgate::image::manifest::{Disk, Manifest, Package, Part};
 use serde_json::{Value, json, to_value};
@@ -57,6 +57,11 @@ fn every_field_of_check_and_status_is_told() {
         code: Some(0),
         boot: 1,
         last_lines: vec!["bye".to_owned()],
+        by: EndedBy::Host,
+        rung: Some("ask".to_owned()),
+        stop_took_ms: Some(800),
+        launched_at_ms: 1,
+        ready_at_ms: Some(1),
     };
     told(&json!({"version": 1, "last_exit": to_value(exit).unwrap()}));
 }

@@ -29,6 +29,7 @@ pub mod logread;
 pub mod protocol;
 pub mod ready;
 pub mod record;
+pub mod restart;
 pub mod sanitise;
 pub mod select;
 pub mod times;

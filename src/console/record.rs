@@ -167,6 +167,25 @@ pub enum Cause {
     Unknown,
 }
 
+/// Who ended a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// It shut itself down.
+    Guest,
+    /// It was asked to by gridgate, or killed by it; the rung says how.
+    Host,
+    /// Its kernel panicked.
+    Panic,
+    /// Its hypervisor was killed by somebody else, or failed.
+    Killed,
+    /// The host went down without stopping it.
+    PowerCut,
+    /// Nobody was there to see it.
+    #[default]
+    Unknown,
+}
+
 /// `last-exit.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
@@ -181,6 +200,21 @@ pub struct ExitRecord {
     /// The end of its console, without escape sequences: at most 20 lines, none empty, the newest last. If its kernel
     /// panicked the last one says why, and not the stack that the kernel prints after it.
     pub last_lines: Vec<String>,
+    /// Who ended it.
+    #[serde(default)]
+    pub by: EndedBy,
+    /// If it was the host: the rung of the ladder that worked, as in the site's files.
+    #[serde(default)]
+    pub rung: Option<String>,
+    /// How long the ladder took then.
+    #[serde(default)]
+    pub stop_took_ms: Option<u64>,
+    /// When the life that ended was launched, in milliseconds since 1970; 0 if that is not known.
+    #[serde(default)]
+    pub launched_at_ms: u64,
+    /// When it first was ready; none if it never was.
+    #[serde(default)]
+    pub ready_at_ms: Option<u64>,
 }
 
 impl ExitRecord {
@@ -193,6 +227,18 @@ impl ExitRecord {
     pub fn told(&self) -> String {
         told(self.cause, self.code)
     }
+
+    /// Why, in a few words: `panic: VFS: Unable to mount root fs`, `signal 9`, `power cut`.
+    pub fn why(&self) -> String {
+        match self.by {
+            EndedBy::Panic => {
+                let said = self.last_lines.iter().rev().find_map(|line| panic_of(line));
+                said.map_or_else(|| "panic".to_owned(), |said| format!("panic: {said}"))
+            }
+            EndedBy::PowerCut => "power cut".to_owned(),
+            _ => self.told(),
+        }
+    }
 }
 
 /// As a person would say it.
@@ -204,12 +250,17 @@ pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
     }
 }
 
+/// What a line of a console says of a kernel's panic, if it does.
+fn panic_of(line: &str) -> Option<&str> {
+    line.split_once("Kernel panic - not syncing").map(|(_, said)| said.trim_start_matches(':').trim())
+}
+
 const LAST_LINES: usize = 20;
 /// A panic's stack has about thirty lines; a machine with many processors prints more of them.
 const LINES_WITH_STACK: usize = 200;
 
 fn telling(mut lines: Vec<String>) -> Vec<String> {
-    if let Some(panic) = lines.iter().position(|line| line.contains("Kernel panic - not syncing")) {
+    if let Some(panic) = lines.iter().position(|line| panic_of(line).is_some()) {
         lines.truncate(panic + 1);
     }
     lines.split_off(lines.len().saturating_sub(LAST_LINES))
@@ -235,9 +286,33 @@ pub fn write_exit(
     let dir = paths.console(guest);
     let boot = logread::resolve(&dir, 0).unwrap_or(0);
     let last_lines = telling(logread::last_lines(&dir, boot, LINES_WITH_STACK));
-    let record = ExitRecord { at_ms: now_ms(), cause, code, boot, last_lines };
+    let by = ended_by(cause, code, &last_lines);
+    let ready = ReadyRecord::read(paths, guest)?;
+    let ready_at_ms = ready.filter(|r| r.state == ReadyState::Ready).map(|r| r.at_ms);
+    let (rung, stop_took_ms) = (None, None);
+    let record = ExitRecord {
+        at_ms: now_ms(),
+        cause,
+        code,
+        boot,
+        last_lines,
+        by,
+        rung,
+        stop_took_ms,
+        launched_at_ms,
+        ready_at_ms,
+    };
     write_json(&paths.last_exit(guest), &record)?;
     Ok(record)
+}
+
+fn ended_by(cause: Cause, code: Option<i32>, last_lines: &[String]) -> EndedBy {
+    match (cause, code) {
+        (Cause::Exit, Some(0)) => EndedBy::Guest,
+        _ if last_lines.last().is_some_and(|line| panic_of(line).is_some()) => EndedBy::Panic,
+        (Cause::Exit | Cause::Signal, _) => EndedBy::Killed,
+        (Cause::Unknown, _) => EndedBy::Unknown,
+    }
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

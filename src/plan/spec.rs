@@ -43,6 +43,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         admin_group: site.admin_group.clone(),
         waits_for: order::waits_for(guest).cloned().collect(),
         supervision: guest.supervision.clone(),
+        limits: guest.limits,
     })
 }
 

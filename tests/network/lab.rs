@@ -91,6 +91,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         console_record: false,
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),

@@ -159,3 +159,51 @@ fn after_a_storm_guests_are_as_they_were_last_asked_to_be_and_nothing_is_left() 
     site.run(&["down"]).exits(0);
     assert_eq!(site.traces(), [""; 0], "seed {seed}: {told:#?}");
 }
+
+#[test]
+fn every_process_of_gridgate_may_be_killed_and_the_guest_does_not_notice() {
+    if !take_over::is_possible() {
+        return;
+    }
+    let Some(site) = TestSite::one("ce", "") else { return };
+    site.run(&["up"]).exits(0);
+    let pid = site.pid("ce");
+    let unharmed = |when: &str| {
+        let status = site.status("ce");
+        assert_eq!((&status["pid"], &status["ready"]), (&pid.into(), &"ready".into()), "{when}: {status}");
+    };
+    for words in
+        [&["console", "ce"][..], &["events", "--follow"], &["status", "--watch"], &["ssh", "ce", "cat"]]
+    {
+        let mut command = site.command(words);
+        command.stdin(std::process::Stdio::piped());
+        let running = site.spawn(command);
+        // It is at work when it is asleep.
+        eventually("it waits for something", || running.sleeps().then_some(()));
+        running.signal(Signal::KILL);
+        running.end();
+        unharmed(words[0]);
+    }
+    // The holder, with somebody attached: what the guest says next is seen there all the same.
+    let attached = site.start(&["console", "ce", "--log", "--follow"]);
+    eventually("it follows", || attached.said("login:").then_some(()));
+    let holder = site.holder().unwrap();
+    kill(holder, Signal::KILL);
+    eventually("the holder is gone", || (site.holder() != Some(holder)).then_some(()));
+    site.run(&["ssh", "ce", "echo heard-by-those-who-follow >/dev/console"]).exits(0);
+    eventually("it is heard", || attached.said("heard-by-those-who-follow").then_some(()));
+    attached.signal(Signal::KILL);
+    attached.end();
+    unharmed("holder");
+    // A stop: the guest was asked, and goes down; whoever asks again is told how it went.
+    let stop = site.start(&["stop", "ce"]);
+    eventually("it was asked", || site.console("ce").contains("Stopped target").then_some(()));
+    stop.signal(Signal::KILL);
+    stop.end();
+    site.run(&["wait", "ce", "--for", "stopped", "--timeout", "60s"]).exits(0);
+    site.run(&["stop", "ce"]).exits(0);
+    assert_eq!(
+        (&site.status("ce")["desired"], &site.status("ce")["observed"]),
+        (&"stopped".into(), &"stopped".into())
+    );
+}

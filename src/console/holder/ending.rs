@@ -3,7 +3,7 @@
 use crate::console::logread::Event as Mark;
 use crate::console::now_ms;
 use crate::console::protocol::{Event, For};
-use crate::console::record::{Cause, ExitRecord, RunRecord, has_ended, write_exit};
+use crate::console::record::{Cause, EndedBy, ExitRecord, RunRecord, has_ended, write_exit};
 use crate::host::Live;
 use crate::host::files::Files;
 
@@ -61,7 +61,18 @@ impl Holder {
         console.relaunch_at = None;
         let exit = write_exit(&self.paths, &guest, launched_at_ms, cause, code).unwrap_or_else(|e| {
             eprintln!("guest '{guest}': ignoring: {e:#}");
-            ExitRecord { at_ms: now_ms(), cause, code, boot, last_lines: Vec::new() }
+            ExitRecord {
+                at_ms: now_ms(),
+                cause,
+                code,
+                boot,
+                last_lines: Vec::new(),
+                by: EndedBy::Unknown,
+                rung: None,
+                stop_took_ms: None,
+                launched_at_ms,
+                ready_at_ms: None,
+            }
         });
         self.clear(id);
         // What stood there before (the cause, if it was known) is told too; the boot is this one.
