@@ -31,7 +31,7 @@ use crate::identity::addresses::INTERFACE;
 use crate::names::{GuestName, IfName};
 use crate::paths::Paths;
 use crate::plan::network::names;
-use crate::service;
+use crate::service::{self, limits};
 
 /// Starts the guest in this process; returns only if that fails.
 pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
@@ -66,6 +66,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     host_clean(&wires)?;
     let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, guest)?;
+    limits::at_launch(&host, paths, &spec, &record)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
     if let Err(error) =
         client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())
