@@ -9,7 +9,7 @@ use regex::bytes::Regex;
 
 use crate::backend::line::SerialLine;
 use crate::backend::spec::Spec;
-use crate::cli::{Context, Ending, Exit, print_json};
+use crate::cli::{Context, Ending, Exit, print, print_json};
 use crate::console::attach::{Ended, Escape, Options, Selection, Which, Who, attach, print_log, show_end};
 use crate::console::client;
 use crate::console::protocol::Mode;
@@ -17,7 +17,9 @@ use crate::console::ready;
 use crate::console::record::RunRecord;
 use crate::console::times::Window;
 use crate::console::when::{self, When};
+use crate::console::writers;
 use crate::names::{Bytes, GuestName};
+use crate::report::text::table;
 
 /// Attach to a guest's console, or print its log
 ///
@@ -65,6 +67,9 @@ pub struct ConsoleArgs {
     /// Leave escape sequences that could harm a terminal in
     #[arg(long)]
     pub raw: bool,
+    /// Print who has typed, from where, when and how much
+    #[arg(long, requires = "guest", conflicts_with_all = ["log", "read_only", "take", "wait", "broadcast"])]
+    pub writers: bool,
     /// Show a line to everybody who is attached, to this guest or to any
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["log", "read_only", "take", "wait"])]
     pub broadcast: Option<String>,
@@ -76,6 +81,9 @@ pub fn run(args: &ConsoleArgs, context: &Context, revive: Option<PathBuf>) -> Re
         return broadcast(args.guest.as_ref(), text, context);
     }
     let Some(guest) = &args.guest else { bail!("no guest is named") };
+    if args.writers {
+        return writers(guest, context);
+    }
     if args.log {
         return log(args, guest, context, revive);
     }
@@ -195,6 +203,29 @@ fn broadcast(guest: Option<&GuestName>, text: &str, context: &Context) -> Result
         let clients: usize = told.iter().map(|told| told.clients).sum();
         context.progress.say(&format!("{clients} attached to {} consoles were told", told.len()));
     }
+    Ok(Exit::Done)
+}
+
+fn writers(guest: &GuestName, context: &Context) -> Result<Exit> {
+    let writers = writers::writers(&context.paths.console(guest));
+    if context.json {
+        print_json(&serde_json::json!({ "version": 1, "writers": writers }))?;
+        return Ok(Exit::Done);
+    }
+    let head = ["WHO", "FROM", "FIRST KEY", "LAST KEY", "BYTES", "BOOT"].map(str::to_owned);
+    let mut rows = vec![head.to_vec()];
+    for writer in &writers {
+        let open = || "-".to_owned();
+        rows.push(vec![
+            writer.who.clone(),
+            writer.origin.clone().unwrap_or_else(open),
+            when::local(writer.began_at_ms),
+            writer.ended_at_ms.map_or_else(open, when::local),
+            writer.bytes.map_or_else(open, |bytes| bytes.to_string()),
+            writer.boot.to_string(),
+        ]);
+    }
+    print(&table(&rows))?;
     Ok(Exit::Done)
 }
 

@@ -328,6 +328,7 @@ impl Draft<'_> {
             limits: self.limits(),
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
+            console_record: pick("console_record")?.flag()?,
             kernel_args: self.text("kernel_args").unwrap_or_default().to_owned(),
             name: self.name,
             fqdn: self.fqdn,

@@ -39,6 +39,8 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         ready_timeout_ms: guest.ready_timeout.as_millis() as u64,
         stop_timeout_ms: guest.stop_timeout.as_millis() as u64,
         console_log_bytes: guest.console_log_bytes,
+        console_record: guest.console_record,
+        admin_group: site.admin_group.clone(),
         waits_for: order::waits_for(guest).cloned().collect(),
         supervision: guest.supervision.clone(),
         limits: guest.limits,

@@ -226,6 +226,7 @@ impl Holder {
             (Kind::Input, Mode::Write, bytes) => {
                 let room = INPUT_BYTES.saturating_sub(run.input.len());
                 run.input.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                self.note_typed(conn_id, bytes);
                 self.feed(id);
                 self.settle_master(id, false);
                 if bytes.len() > room {

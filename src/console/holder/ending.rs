@@ -7,8 +7,8 @@ use crate::console::record::{Cause, EndedBy, ExitRecord, RunRecord, has_ended, w
 use crate::host::files::Files;
 use crate::host::{Live, remains};
 
-use super::Holder;
 use super::recover::forget_terminal;
+use super::{Holder, keep};
 
 /// With this status systemd-nspawn asks to be started again: its guest has rebooted (systemd-nspawn(1), exit status).
 const REBOOT: i32 = 133;
@@ -78,6 +78,7 @@ impl Holder {
         // What stood there before (the cause, if it was known) is told too; the boot is this one.
         let told = ExitRecord { boot, ..exit.clone() };
         for reader in readers {
+            self.note_end(reader);
             if let Some(attached) = self.conns.get_mut(&reader).and_then(|c| c.attached()) {
                 attached.ends = Some(told.clone());
             }
@@ -94,6 +95,7 @@ impl Holder {
         let run = console.run.take();
         if let Some(run) = &run {
             forget_terminal(&self.epoll, run);
+            keep::forget(&console.guest, &run.record);
         }
         let paths = &self.paths;
         let mut old = vec![paths.ready_record(&console.guest), paths.console_record(&console.guest)];

@@ -6,22 +6,28 @@
 //!   conn.rs      a client's connection: what it asks, what still has to be sent to it
 //!   requests.rs  what is done for each request
 //!   console.rs   a guest's console: output, input, readiness
+//!   clients.rs   who is attached, who writes, what they are told
+//!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
 //!   launch.rs    starting a guest's launcher, and its end
+//!   keep.rs      terminals kept by the service manager
 //!   recover.rs   taking up what an earlier holder left
 //!   setup.rs     socket, lock, telling that we are there, detaching
 //! ```
 //!
 //! Its end never ends a guest.
 
+mod clients;
 mod conn;
 mod console;
 mod ending;
+mod keep;
 mod launch;
 mod reader;
 mod recover;
 mod requests;
 mod setup;
+mod typing;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -93,6 +99,7 @@ struct Holder {
     listener: UnixListener,
     signals: SignalFd,
     inflight: Inflight,
+    kept: keep::Kept,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -104,7 +111,8 @@ struct Holder {
 /// site is refused.
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
-    let (mut holder, _lock) = setup::holder(paths).with_context(what)?;
+    let kept = keep::Kept::receive();
+    let (mut holder, _lock) = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
