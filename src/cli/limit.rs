@@ -133,7 +133,7 @@ fn change(args: &Args, context: &Context, mut known: Known, changes: &[Change]) 
     changes.iter().for_each(|change| known.kept.change(*change));
     let now = known.kept.over(known.site);
     if now.memory_bytes != before.memory_bytes {
-        refuse_too_little_memory(&known, &now)?;
+        refuse_too_little_memory(context, &known, &now)?;
     }
     known.kept.write(host, paths, guest)?;
     // A start goes by the spec, where the site's files may have changed meanwhile.
@@ -163,8 +163,19 @@ fn change(args: &Args, context: &Context, mut known: Known, changes: &[Change]) 
 }
 
 /// The kernel would kill the guest as soon as it used the memory that it was promised.
-fn refuse_too_little_memory(known: &Known, now: &Limits) -> Result<()> {
+fn refuse_too_little_memory(context: &Context, known: &Known, now: &Limits) -> Result<()> {
     let (Some(spec), Some(limit)) = (&known.spec, now.memory_bytes) else { return Ok(()) };
+    let held = known.run.as_ref().and_then(|run| limits::held_memory(&context.paths, run, &spec.guest));
+    if let Some(held) = held.filter(|held| *held > limit) {
+        let message = format!(
+            "guest '{}' holds {} of memory and would be killed for a limit of {}\nhint: stop it first; the limit can be \
+             set while it is down",
+            spec.guest,
+            Bytes(held),
+            Limit::Memory.show(limit)
+        );
+        return Err(Ending::error(Exit::Refused, message));
+    }
     let Some(overhead) = overhead(backend(&spec.engine).name()) else { return Ok(()) };
     let least = Bytes(spec.memory_bytes.0 + overhead);
     if limit >= least.0 {

@@ -41,9 +41,10 @@ pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
 
 fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let host = Live;
-    let Some(spec) = Spec::read(&host, paths, guest)? else {
+    let Some(mut spec) = Spec::read(&host, paths, guest)? else {
         bail!("it was never brought up here; try: gridgate up {guest}")
     };
+    spec.limits = limits::over(&host, paths, guest, spec.limits)?;
     // A session of its own, so that the end of whoever started it, or a terminal's, is not the guest's. A process that
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();

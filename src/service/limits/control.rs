@@ -77,6 +77,19 @@ pub fn found(group: &Path) -> Limits {
     limits
 }
 
+/// Memory of a group that nothing can be done about, in bytes: what is in files could be written back and forgotten.
+pub fn held(group: &Path) -> Option<u64> {
+    held_of(&std::fs::read_to_string(group.join("memory.stat")).ok()?)
+}
+
+fn held_of(stat: &str) -> Option<u64> {
+    let value = |name: &str| {
+        stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok())
+    };
+    // `kernel` is the sum of the kernel's own parts, from Linux 5.18 on.
+    value("anon")?.checked_add(value("shmem")?)?.checked_add(value("kernel").unwrap_or(0))
+}
+
 fn quota(text: &str) -> Option<u64> {
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
@@ -116,7 +129,19 @@ mod tests {
         assert_eq!(settings(&limits, &["pids"], None), [("pids.max", "max".to_owned())]);
     }
 
+    #[test]
+    fn memory_that_is_held_is_all_but_what_files_have() {
+        assert_eq!(held_of("anon 100\nfile 5000\nkernel 7\nkernel_stack 3\nshmem 20\n"), Some(127));
+        assert_eq!(held_of("anon 100\nshmem 20\n"), Some(120));
+        assert_eq!(held_of(""), None);
+    }
+
     proptest! {
+        #[test]
+        fn any_account_of_memory_is_read_or_refused(text in "((anon|shmem|kernel) ?[0-9a-f]{0,22}\n){0,4}") {
+            let _ = held_of(&text);
+        }
+
         #[test]
         fn any_quota_is_read_or_refused(text in "[0-9a-z ]{0,30}") {
             let _ = quota(&text);

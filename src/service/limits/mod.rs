@@ -47,21 +47,22 @@ pub fn over(host: &dyn Host, paths: &Paths, guest: &GuestName, site: Limits) -> 
     Ok(Kept::read(host, paths, guest)?.over(site))
 }
 
-/// Limits the guest that the calling process is about to become, as far as no unit does it. Call it when the guest's port is
+/// Limits the guest that the calling process is about to become, as far as no unit does it; its spec has the limits that
+/// hold ([`over`]). Call it when the guest's port is
 /// there and its run is on record. What cannot be limited is said on stderr, and keeps no guest from starting.
 pub fn at_launch(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -> Result<()> {
-    let limits = over(host, paths, &spec.guest, spec.limits)?;
+    let limits = &spec.limits;
     let mut problems = Vec::new();
-    if has_rates(&limits) {
-        problems.extend(rate(host, spec, &limits).err());
+    if has_rates(limits) {
+        problems.extend(rate(host, spec, limits).err());
     }
     if keeper(paths)? == Keeper::Nobody {
-        problems.extend(enter(paths, spec, &limits, run.pid).err());
+        problems.extend(enter(paths, spec, limits, run.pid).err());
     }
     for problem in problems {
         eprintln!("ignoring: {problem:#}");
     }
-    for ignored in ignored(paths, spec, &limits, run) {
+    for ignored in ignored(paths, spec, limits, run) {
         eprintln!("ignoring limit {}: {}", ignored.limit, ignored.why);
     }
     Ok(())
@@ -104,6 +105,11 @@ pub fn ignored(paths: &Paths, spec: &Spec, limits: &Limits, run: &RunRecord) -> 
         ignored.push(Ignored { limit: limit.name(), why });
     }
     ignored
+}
+
+/// Memory that a running guest holds and cannot give back, in bytes, where its control group tells.
+pub fn held_memory(paths: &Paths, run: &RunRecord, guest: &GuestName) -> Option<u64> {
+    control::held(&own_group(&Tree::find().ok()?, paths, guest, run.pid)?)
 }
 
 /// Who has the control groups of a site's guests.
