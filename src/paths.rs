@@ -194,6 +194,41 @@ impl Paths {
         self.run_guest(guest).join("console.json")
     }
 
+    /// Which process ran the guest last: unlike [`Paths::run_record`] it outlives a power cut.
+    pub fn last_run(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("last-run.json")
+    }
+
+    /// Somebody is stopping the guest, and how far he has come.
+    pub fn stop_mark(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("stop.json")
+    }
+
+    /// What was heard of the guest's end before its process ended.
+    pub fn end_hint(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("end.json")
+    }
+
+    /// Where the guest says itself how it is, as in sd_notify(3).
+    pub fn notify_socket(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("notify.sock")
+    }
+
+    /// Where QEMU says what happens to the guest.
+    pub fn qmp_events(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("qmp-events.sock")
+    }
+
+    /// The guest agent under QEMU.
+    pub fn agent_socket(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("agent.sock")
+    }
+
+    /// What the guest's launcher and hypervisor said, where no service manager keeps it.
+    pub fn launch_log(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("launch.log")
+    }
+
     /// How the guest's last run ended.
     pub fn last_exit(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("last-exit.json")

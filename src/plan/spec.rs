@@ -46,6 +46,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         console_record: guest.console_record,
         admin_group: site.admin_group.clone(),
         waits_for: order::waits_for(guest).cloned().collect(),
+        console_watch: guest.console_watch.clone(),
         supervision: guest.supervision.clone(),
         limits: guest.limits,
     })

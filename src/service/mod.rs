@@ -121,6 +121,8 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
         ready: spec.ready.clone(),
         address: Some(network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 0)),
         ready_timeout_ms: spec.ready_timeout_ms,
+        restart: Some(spec.supervision.restart.clone()),
+        console_watch: spec.console_watch.clone(),
     }
 }
 

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use regex::bytes::Regex;
 
+use crate::console::exit::told;
 use crate::console::logread::{self, At, Boot, Event, Marker, Segment, read_at};
 use crate::console::protocol::Position;
-use crate::console::record::told;
 use crate::console::select::Picker;
 use crate::console::times::{Window, ranges};
 use crate::console::when::local;
