@@ -9,6 +9,7 @@ use super::{Context, Ending, Exit};
 use crate::backend::spec::Spec;
 use crate::console::record::{Cause, RunRecord, write_exit};
 use crate::host::files::Files;
+use crate::host::remains;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
 use crate::service::{self, Readiness};
@@ -59,8 +60,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
                 "killed" | "dumped" => (Cause::Signal, signal_number(&status)),
                 _ => (Cause::Unknown, None),
             };
-            let launched = record.map_or(0, |record| record.launched_at_ms);
+            let (launched, netns) = record.map_or((0, None), |record| (record.launched_at_ms, record.netns));
             write_exit(paths, guest, launched, cause, code)?;
+            remains::take_away(&context.host, paths, guest, netns.as_deref())?;
         }
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;

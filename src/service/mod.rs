@@ -6,6 +6,7 @@
 pub mod desired;
 pub mod launch;
 pub mod ladder;
+pub mod limits;
 pub mod direct;
 pub mod boot_order;
 pub mod systemd;

@@ -8,8 +8,8 @@ use crate::console::now_ms;
 use crate::console::protocol::{Event, For};
 use crate::console::record::{Cause, EndedBy, ExitRecord, RunRecord, has_ended, write_exit};
 use crate::events::{self, What};
-use crate::host::Live;
 use crate::host::files::Files;
+use crate::host::{Live, remains};
 
 use super::recover::forget_terminal;
 use super::{Holder, keep};
@@ -130,6 +130,9 @@ impl Holder {
             && (run.record.pid, run.record.start_ticks) == (now.pid, now.start_ticks)
         {
             old.push(paths.run_record(&console.guest));
+            if let Err(e) = remains::take_away(&Live, paths, &console.guest, run.record.netns.as_deref()) {
+                eprintln!("guest '{}': ignoring: {e:#}", console.guest);
+            }
         }
         for path in old {
             if let Err(e) = Live.remove(&path) {
