@@ -156,6 +156,28 @@ fn a_writer_that_leaves_makes_room_for_the_next() {
 }
 
 #[test]
+fn who_waits_to_write_is_the_writer_when_the_other_leaves() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "exec cat", plain());
+    let mut first = site.attach(&ce.name, Mode::Write, false, None);
+    let mut reader = site.attach(&ce.name, Mode::Read, false, None);
+    let mut second = site.attach(&ce.name, Mode::Write, false, None);
+    let mut taker = site.attach(&ce.name, Mode::Write, true, None);
+    first.read_until(|seen| seen.modes == [Mode::Read]);
+    taker.send(Kind::Detach, b"");
+    // The one who has waited longest.
+    first.read_until(|seen| seen.modes == [Mode::Read, Mode::Write] && seen.notices.len() == 2);
+    assert_eq!(first.seen.notices[1], "Write has left; you are writing now");
+    drop(first);
+    second.read_until(|seen| seen.modes == [Mode::Write]);
+    second.send(Kind::Input, b"mine");
+    reader.read_until(|seen| seen.live == b"mine");
+    assert_eq!(reader.seen.modes, []);
+    let clients = site.state(&ce.name).unwrap().clients;
+    assert_eq!(clients.iter().map(|c| c.mode).collect::<Vec<_>>(), [Mode::Read, Mode::Write]);
+}
+
+#[test]
 fn the_writers_window_is_the_guests_window() {
     let Some(mut site) = Site::new() else { return };
     let ce = site.guest("ce", "while read line; do stty size; done", plain());

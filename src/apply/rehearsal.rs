@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use super::gate::Gate;
 use super::{Machine, Outcome, apply};
 use crate::config::site::{BackendChoice, NetworkMode, Site};
 use crate::console::record::{ReadyState, RunRecord};
 use crate::facts::{self, Facts, GoodImage, ImageFacts};
 use crate::host::Host;
+use crate::host::files::LockGuard;
 use crate::host::model::{Model, State};
 use crate::host::recorder::Recorder;
 use crate::identity::edits::tests::site as example;
@@ -149,6 +151,7 @@ impl Stage {
             paths: &self.paths,
             site: &self.site,
             progress: &progress,
+            gate: &Gate::new(LockGuard::none(), || Ok(LockGuard::none())),
             workers: 1,
         };
         (apply(machine, plan), recorder.calls().len())

@@ -9,6 +9,7 @@ pub mod qmp;
 pub mod uml;
 pub mod qemu;
 pub mod nspawn;
+pub mod line;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};

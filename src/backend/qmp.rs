@@ -14,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gives one command without arguments and waits until QEMU has taken it.
 pub fn call(socket: &Path, command: &str) -> Result<()> {
+    call_with(socket, command, &json!({}))
+}
+
+/// As [`call`], with arguments.
+pub fn call_with(socket: &Path, command: &str, arguments: &Value) -> Result<()> {
     let what = || format!("asking QEMU at '{}' for '{command}'", socket.display());
     let stream = UnixStream::connect(socket).with_context(what)?;
     stream.set_read_timeout(Some(PATIENCE)).with_context(what)?;
@@ -22,8 +27,8 @@ pub fn call(socket: &Path, command: &str) -> Result<()> {
     next(&mut reader, |value| value.get("QMP").is_some())
         .context("waiting for its greeting")
         .with_context(what)?;
-    for command in ["qmp_capabilities", command] {
-        let mut line = json!({ "execute": command }).to_string();
+    for (command, arguments) in [("qmp_capabilities", &json!({})), (command, arguments)] {
+        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
         (&stream).write_all(line.as_bytes()).with_context(what)?;
         let reply = next(&mut reader, |value| value.get("return").is_some() || value.get("error").is_some());

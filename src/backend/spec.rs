@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::limits::Limits;
 use crate::config::site::ReadyCheck;
 use crate::config::supervision::Supervision;
 use crate::host::Host;
@@ -90,6 +91,9 @@ pub struct Spec {
     /// How it is looked after.
     #[serde(default)]
     pub supervision: Supervision,
+    /// How much of the host it may use, as the site's files have it; what `gridgate limit` keeps wins over it.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// Format that this gridgate writes.
@@ -139,6 +143,7 @@ pub(crate) mod tests {
             waits_for: Vec::new(),
             console_watch: Vec::new(),
             supervision: Supervision::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -54,7 +54,7 @@ impl Backend for Uml {
     }
 }
 
-fn socket(spec: &Spec, run_dir: &Path) -> PathBuf {
+pub(super) fn socket(spec: &Spec, run_dir: &Path) -> PathBuf {
     run_dir.join("uml").join(&spec.guest).join("mconsole")
 }
 

@@ -164,6 +164,8 @@ impl std::error::Error for Ending {}
 
 /// Another command may be about to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// What came in between may have guests to stop, each of which takes its time.
+const LOCK_PATIENCE_AGAIN: Duration = Duration::from_secs(300);
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -216,7 +218,16 @@ impl Context {
 
     /// One command at a time changes a site, and not while a guest of a command that was killed is still on its way up.
     pub fn lock(&self) -> Result<LockGuard> {
-        let lock = self.host.lock(&self.paths.lock(), LOCK_PATIENCE)?;
+        self.lock_within(LOCK_PATIENCE)
+    }
+
+    /// As [`Context::lock`], for a command that had it before, and gave way to others while it waited.
+    pub fn lock_again(&self) -> Result<LockGuard> {
+        self.lock_within(LOCK_PATIENCE_AGAIN)
+    }
+
+    fn lock_within(&self, patience: Duration) -> Result<LockGuard> {
+        let lock = self.host.lock(&self.paths.lock(), patience)?;
         service::settle(&self.paths)?;
         Ok(lock)
     }
@@ -317,13 +328,15 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Kill(args) => lifecycle::kill(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
-            context.was_here(&args.guest)?;
+            if let Some(guest) = &args.guest {
+                context.was_here(guest)?;
+            }
             // Under systemd the holder is a unit and comes back by itself.
             let revive = match service::systemd::Systemd::for_site(&context.paths)? {
                 Some(_) => None,
                 None => std::env::current_exe().ok(),
             };
-            console::run(args, &context.paths, revive).map(|()| Exit::Done)
+            console::run(args, &context, revive)
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
         Command::Events(args) => events::run(args, &context),
@@ -376,6 +389,8 @@ mod tests {
             "kill ce",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
+            "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
+            "console --broadcast hello",
             "ssh ce hostname -f",
             "enter -- ls -l",
             "gc --dry-run",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::supervision::Supervision;
 use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
 
@@ -159,6 +160,8 @@ pub struct Guest {
     /// How it is looked after.
     #[serde(flatten)]
     pub supervision: Supervision,
+    /// How much of the host it may use.
+    pub limits: Limits,
 }
 
 fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -33,6 +33,9 @@ pub mod ready;
 pub mod record;
 pub mod restart;
 pub mod sanitise;
+pub mod select;
+pub mod times;
+pub mod when;
 
 /// Bound of a guest's console logs where nobody gave one.
 pub const DEFAULT_LOG_BYTES: u64 = 16 << 20;

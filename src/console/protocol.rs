@@ -137,9 +137,23 @@ pub enum Request {
         take: bool,
         /// Who is asking, for the others.
         who: String,
+        /// Where they are: an address, a terminal.
+        #[serde(default)]
+        origin: Option<String>,
         /// Go on from here instead.
         #[serde(default)]
         from: Option<Position>,
+        /// Show no more than so many of the boot's last bytes first.
+        #[serde(default)]
+        tail: Option<u64>,
+    },
+    /// A line for everybody who is attached ([`Told`]).
+    Broadcast {
+        /// To this guest's console, or to all of them.
+        #[serde(default)]
+        guest: Option<GuestName>,
+        /// The line.
+        text: String,
     },
     /// Names of guests whose process is still to come: it is being started, or started again.
     Starting,
@@ -189,6 +203,37 @@ pub struct Greeting {
     pub console: ConsoleState,
 }
 
+/// Somebody who is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// Who.
+    pub who: String,
+    /// Where they are, if that is known.
+    pub origin: Option<String>,
+    /// What they may do.
+    pub mode: Mode,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+impl std::fmt::Display for ClientState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} ({origin})", self.who),
+            None => f.write_str(&self.who),
+        }
+    }
+}
+
+/// Whom a broadcast reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The console.
+    pub guest: GuestName,
+    /// Clients that were attached to it.
+    pub clients: usize,
+}
+
 /// A console, as the holder sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleState {
@@ -208,6 +253,9 @@ pub struct ConsoleState {
     pub writer: Option<String>,
     /// Clients that are attached, the writer among them.
     pub attached: usize,
+    /// They, in the order in which they came.
+    #[serde(default)]
+    pub clients: Vec<ClientState>,
     /// When it last said something.
     pub last_output_ms: Option<u64>,
     /// Bytes that this boot has said.

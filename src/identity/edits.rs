@@ -143,6 +143,7 @@ pub(crate) mod tests {
             console_watch: Vec::new(),
             kernel_args: String::new(),
             supervision: Default::default(),
+            limits: Default::default(),
         };
         Site {
             name: "site-a".parse().unwrap(),

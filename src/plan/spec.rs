@@ -42,6 +42,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         waits_for: order::waits_for(guest).cloned().collect(),
         console_watch: guest.console_watch.clone(),
         supervision: guest.supervision.clone(),
+        limits: guest.limits,
     })
 }
 

@@ -88,8 +88,10 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         stop_timeout: LIMIT,
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),

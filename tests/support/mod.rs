@@ -158,7 +158,8 @@ impl Site {
         let mut stream = UnixStream::connect(self.paths.holder_socket()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let who = format!("{mode:?}");
-        let request = Request::Attach { guest: name.clone(), mode, take, who, from };
+        let request =
+            Request::Attach { guest: name.clone(), mode, take, who, origin: None, from, tail: None };
         let mut line = serde_json::to_vec(&request).unwrap();
         line.push(b'\n');
         stream.write_all(&line).unwrap();

@@ -107,11 +107,7 @@ impl ExitRecord {
 
     /// What the process said by its end: `exit 1`, `signal 9`, `ended`.
     pub fn told(&self) -> String {
-        match (self.cause, self.code) {
-            (Cause::Exit, Some(code)) => format!("exit {code}"),
-            (Cause::Signal, Some(code)) => format!("signal {code}"),
-            _ => "ended".to_owned(),
-        }
+        told(self.cause, self.code)
     }
 
     /// Why, in a few words: `panic: VFS: Unable to mount root fs`, `signal 9`, `power cut`.
@@ -154,6 +150,15 @@ impl ExitRecord {
 
     fn panic(&self) -> Option<&str> {
         self.last_lines.iter().rev().find_map(|line| panic_of(line)).filter(|said| !said.is_empty())
+    }
+}
+
+/// As a person would say it.
+pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
+    match (cause, code) {
+        (Cause::Exit, Some(code)) => format!("exit {code}"),
+        (Cause::Signal, Some(code)) => format!("signal {code}"),
+        _ => "ended".to_owned(),
     }
 }
 

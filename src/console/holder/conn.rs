@@ -203,10 +203,15 @@ impl Holder {
 
     pub(super) fn close(&mut self, id: u32) {
         // Dropping the socket takes it out of epoll.
-        self.conns.remove(&id);
+        let mut gone = self.conns.remove(&id);
         for console in self.consoles.values_mut() {
             console.readers.retain(|reader| *reader != id);
-            console.writer = console.writer.filter(|writer| *writer != id);
         }
+        let Some(gone) = gone.as_mut().and_then(Conn::attached) else { return };
+        let Some(console) = self.consoles.get_mut(&gone.console).filter(|c| c.writer == Some(id)) else {
+            return;
+        };
+        console.writer = None;
+        self.promote(gone.console, &gone.client);
     }
 }

@@ -10,7 +10,9 @@ use rustix::termios::Winsize;
 use crate::console::log::Log;
 use crate::console::matches::Matches;
 use crate::console::now_ms;
-use crate::console::protocol::{ConsoleState, Event, For, Kind, Launch, Mode, Position, Settings};
+use crate::console::protocol::{
+    ClientState, ConsoleState, Event, For, Kind, Launch, Mode, Position, Settings,
+};
 use crate::console::ready::Watch;
 use crate::console::record::{ReadyState, RunRecord, write_json};
 use crate::events::{self, What};
@@ -150,8 +152,8 @@ impl Console {
         Position { boot: self.log.boot(), offset: self.log.end() }
     }
 
-    /// `None` if it is not running.
-    pub(super) fn state(&self, writer: Option<String>) -> Option<ConsoleState> {
+    /// `None` if it is not running. The clients are its readers.
+    pub(super) fn state(&self, clients: Vec<ClientState>) -> Option<ConsoleState> {
         let run = self.run.as_ref()?;
         Some(ConsoleState {
             guest: self.guest.clone(),
@@ -160,8 +162,9 @@ impl Console {
             launched_at_ms: run.record.launched_at_ms,
             boot: self.log.boot(),
             ready: run.watch.record().clone(),
-            writer,
+            writer: clients.iter().find(|c| c.mode == Mode::Write).map(ToString::to_string),
             attached: self.readers.len(),
+            clients,
             last_output_ms: run.last_output_ms,
             output_bytes: self.log.end(),
             log_bytes: self.log.kept(),
@@ -298,7 +301,7 @@ impl Holder {
     /// A frame from an attached client.
     pub(super) fn frame(&mut self, conn_id: u32, kind: Kind, payload: &[u8]) {
         let Some(attached) = self.conns.get_mut(&conn_id).and_then(Conn::attached) else { return };
-        let (id, mode) = (attached.console, attached.mode);
+        let (id, mode) = (attached.console, attached.client.mode);
         if kind == Kind::Detach {
             return self.close(conn_id);
         }

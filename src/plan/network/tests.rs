@@ -39,6 +39,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),
