@@ -88,7 +88,7 @@ impl Token {
             Token::Attempt(id, index) => (6, id, index),
             Token::Notify(id, run) => (7, id, run),
             Token::Machine(id, run) => (8, id, run),
-            Token::Health => (7, 0, 0),
+            Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -106,7 +106,7 @@ impl Token {
             6 => Token::Attempt(id, sub),
             7 => Token::Notify(id, sub),
             8 => Token::Machine(id, sub),
-            7 => Token::Health,
+            9 => Token::Health,
             _ => return None,
         })
     }
