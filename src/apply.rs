@@ -1,13 +1,17 @@
 //! Walks a plan: what is independent goes on side by side; what fails is walked back as far as it can be, and what is
 //! left is said.
 
+pub mod gate;
+
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apply::gate::Gate;
 use crate::config::site::{Guest, Site};
+use crate::console::record::RunRecord;
 use crate::host::Host;
 use crate::identity::{known_hosts, personalise};
 use crate::names::GuestName;
@@ -32,6 +36,8 @@ pub struct Machine<'a> {
     pub site: &'a Site,
     /// Talk.
     pub progress: &'a Progress,
+    /// The site's lock.
+    pub gate: &'a Gate<'a>,
     /// How many steps may go on side by side.
     pub workers: usize,
 }
@@ -85,7 +91,10 @@ pub fn apply(machine: Machine<'_>, plan: &Plan) -> Outcome {
     });
     let mut outcome = walk.into_inner().unwrap_or_else(PoisonError::into_inner).outcome;
     if !outcome.is_good() {
-        walk_back(machine, plan, &mut outcome);
+        match machine.gate.enter() {
+            Ok(_inside) => walk_back(machine, plan, &mut outcome),
+            Err(error) => outcome.left.extend(outcome.done.first().map(|step| (*step, error))),
+        }
     }
     outcome
 }
@@ -141,7 +150,12 @@ enum Did {
 }
 
 fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
-    let Machine { host, manager, paths, site, progress, .. } = machine;
+    let Machine { host, manager, paths, site, progress, gate, .. } = machine;
+    if let Action::Ready { guest } = action {
+        gate.begin_to_wait();
+        return await_ready(machine, named(site, guest)?);
+    }
+    let _inside = gate.enter()?;
     match action {
         Action::Network(step) => network::apply(host, paths, step)?,
         Action::Prepare => manager.prepare(host, site)?,
@@ -157,25 +171,20 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Spec(spec) => spec.write(host, paths)?,
         Action::Start { guest } => {
             desired::write(host, paths, guest, Desired::Running)?;
-            nobody_else_has_address(machine, named(site, guest)?)?;
-            manager.start(guest)?;
-            progress.say(&format!("{guest}: started"));
+            // Another command may have been faster while this one waited for another guest.
+            if !runs(paths, guest)? {
+                nobody_else_has_address(machine, named(site, guest)?)?;
+                manager.start(guest)?;
+                progress.say(&format!("{guest}: started"));
+            }
             return Ok(Did::Started);
         }
-        Action::Ready { guest } => {
-            let guest = named(site, guest)?;
-            return match manager.await_ready(&guest.name, guest.ready_timeout)? {
-                Readiness::Ready { after } => {
-                    personalise::settle(host, paths, &guest.name)?;
-                    progress.say(&format!("{}: ready after {:.1} s", guest.name, after.as_secs_f64()));
-                    Ok(Did::Something)
-                }
-                Readiness::NotYet => Ok(Did::NotReady),
-            };
-        }
+        // Above, since it is no change.
+        Action::Ready { .. } => {}
         Action::Stop { guest } => {
             desired::write(host, paths, guest, Desired::Stopped)?;
-            let stopped = manager.stop(guest)?;
+            let mut tell = |rung: &str| progress.detail(&format!("{guest}: stopping: {rung}"));
+            let stopped = manager.stop(guest, &mut tell)?;
             if stopped.rung != Rung::Already {
                 progress.say(&format!("{guest}: {stopped}"));
             }
@@ -192,6 +201,27 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
     }
     Ok(Did::Something)
+}
+
+fn await_ready(machine: Machine<'_>, guest: &Guest) -> Result<Did> {
+    let Machine { host, manager, paths, progress, gate, .. } = machine;
+    match manager.await_ready(&guest.name, guest.ready_timeout) {
+        Ok(Readiness::Ready { after }) => {
+            let _inside = gate.enter()?;
+            personalise::settle(host, paths, &guest.name)?;
+            progress.say(&format!("{}: ready after {:.1} s", guest.name, after.as_secs_f64()));
+            Ok(Did::Something)
+        }
+        Ok(Readiness::NotYet) => Ok(Did::NotReady),
+        Err(_) if desired::read(host, paths, &guest.name)? == Desired::Stopped => {
+            bail!("guest '{}' was stopped by another command while this one waited for it", guest.name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn runs(paths: &Paths, guest: &GuestName) -> Result<bool> {
+    Ok(RunRecord::read(paths, guest)?.is_some_and(|run| run.is_alive()))
 }
 
 /// On a network that others are on too, an address that somebody has is found before the guest takes it from him.

@@ -40,15 +40,20 @@ fn console(site: &Site, name: &GuestName, args: &[&str]) -> Command {
 
 impl User {
     fn new(site: &Site, name: &GuestName, args: &[&str]) -> Self {
-        let (master, slave) = support::terminal(OpenptFlags::CLOEXEC);
-        tcsetwinsize(&master, Winsize { ws_col: 100, ws_row: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        let client = console(site, name, args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let mut user = Self { screen: master.into(), terminal: slave, client, seen: Vec::new() };
+        let mut user = Self::waits(site, name, args);
         if !args.contains(&"--log") {
             user.sees(&format!("[gridgate: connected to {name} (running, "));
         }
         user
+    }
+
+    /// Of a guest that need not be there.
+    fn waits(site: &Site, name: &GuestName, args: &[&str]) -> Self {
+        let (master, slave) = support::terminal(OpenptFlags::CLOEXEC);
+        tcsetwinsize(&master, Winsize { ws_col: 100, ws_row: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let client = console(site, name, args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        Self { screen: master.into(), terminal: slave, client, seen: Vec::new() }
     }
 
     fn types(&mut self, bytes: &[u8]) {
@@ -90,8 +95,10 @@ fn a_user_types_reads_and_detaches() {
         "echo booted; while read line; do echo \"got $line\"; stty size; done",
         Settings::default(),
     );
+    eventually("it has spoken", || site.state(&ce.name).filter(|s| s.output_bytes == 7));
     let mut user = User::new(&site, &ce.name, &[]);
-    user.sees("ready), Ctrl-] detaches]\r\nbooted\n");
+    user.sees("ready), Ctrl-] detaches, Ctrl-] ? helps]\r\n[gridgate: last output ");
+    user.sees(" ago; nobody else is attached]\r\nbooted\n");
     assert!(user.is_raw());
     user.types(b"hello\n");
     user.sees("got hello\n40 100\n");
@@ -183,12 +190,12 @@ fn replay_is_harmless_and_live_output_is_the_writers_own() {
     let ce = site.guest("ce", script, Settings::default());
     eventually("it has spoken", || site.state(&ce.name).filter(|s| s.output_bytes > 10));
     let mut reader = User::new(&site, &ce.name, &["--read-only"]);
-    reader.sees("]\r\nold\n");
+    reader.sees("attached]\r\nold\n");
     let mut user = User::new(&site, &ce.name, &[]);
-    user.sees("]\r\nold\n");
+    user.sees("reads]\r\nold\n");
     user.types(b"\n");
     user.sees("\x1b[?1049hnew\n");
-    reader.sees("]\r\nold\nnew\n");
+    reader.sees("attached]\r\nold\nnew\n");
 }
 
 fn run(command: &mut Command, input: &str) -> Output {
@@ -212,10 +219,11 @@ fn a_script_talks_through_pipes() {
     let out = run(&mut console(&site, &ce, &[]), "one\ntwo\n");
     assert_eq!(out.stdout, b"booted\none and two\n");
     let said = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(
-        said,
-        "[gridgate: connected to ce (running, ready)]\n[gridgate: ce is not running any more (exit 0)]\n"
-    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert_eq!(lines[0], "[gridgate: connected to ce (running, ready)]");
+    assert!(lines[1].ends_with("; nobody else is attached]"), "{said}");
+    assert_eq!(lines[2], "[gridgate: ce is not running any more (exit 0)]");
 }
 
 #[test]
@@ -249,5 +257,139 @@ fn a_log_is_followed_to_the_guests_end() {
     let out = run(&mut console(&site, &ce, &[]), "\n");
     assert_eq!(out.stdout, b"one\ntwo\n");
     follower.sees("one\r\ntwo\r\n");
+    assert_eq!(follower.ends(), Some(0));
+}
+
+#[test]
+fn the_keys_after_the_escape_key_help_break_and_leave() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "exec cat", Settings::default());
+    let mut user = User::new(&site, &ce.name, &[]);
+    user.types(b"\x1d?");
+    user.sees("[gridgate: Ctrl-] detaches; then . detaches at once, b sends a break");
+    user.types(b"\x1db");
+    user.sees("[gridgate: no break was sent: what the guest was started with is not known any more]\r\n");
+    user.types(b"\x1d.");
+    user.sees("[gridgate: detached from ce]\r\n");
+    assert_eq!(user.ends(), Some(0));
+}
+
+#[test]
+fn the_escape_key_comes_from_the_environment_too() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "exec cat", Settings::default());
+    let out = console(&site, &ce.name, &[]).env("GRIDGATE_ESCAPE", "F1").output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8(out.stderr).unwrap().contains("must be '^' and a letter"));
+}
+
+#[test]
+fn everybody_is_told_who_else_is_there_and_what_is_broadcast() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "echo booted; exec cat", Settings::default());
+    let mut first = User::new(&site, &ce.name, &[]);
+    first.sees("booted\n");
+    let mut second = User::new(&site, &ce.name, &["--read-only"]);
+    second.sees(" writes]\r\n");
+    let mut third = User::new(&site, &ce.name, &[]);
+    third.sees("is writing; you are reading (--take to write)]\r\n");
+    let mut tell = Command::new(support::exe());
+    tell.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
+    tell.args(["--json", "console", "ce", "--broadcast", "back at\x1b]52;c;eA==\x07 ten"])
+        .env("SUDO_USER", "ann");
+    let out = tell.stdin(Stdio::null()).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(told, serde_json::json!({"version": 1, "told": [{"guest": "ce", "clients": 3}]}));
+    for user in [&mut first, &mut second, &mut third] {
+        user.sees("[gridgate: ann: back at ten]\r\n");
+    }
+    first.types(b"\x1d.");
+    third.sees(" has left; you are writing now]\r\n");
+    third.types(b"mine now");
+    second.sees("mine now");
+}
+
+#[test]
+fn only_the_end_of_a_boot_is_shown_if_that_is_asked_for() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "echo first; echo second; exec cat", Settings::default());
+    eventually("it has spoken", || site.state(&ce.name).filter(|s| s.output_bytes == 13));
+    let mut user = User::new(&site, &ce.name, &["--tail", "7"]);
+    user.sees("]\r\nsecond\n");
+}
+
+#[test]
+fn a_guest_that_panicked_shows_its_panic_and_the_next_boot_can_be_awaited() {
+    let Some(site) = Site::new() else { return };
+    let ce = guest("ce");
+    let never = run(&mut console(&site, &ce, &[]), "");
+    assert_eq!(never.status.code(), Some(2), "no site names it and nothing is left of it");
+    let panic = "echo booting; echo 'Kernel panic - not syncing: no init'; echo stack; exit 134";
+    site.spawn(&ce, panic, "uml", Settings::default()).unwrap();
+    eventually("it has ended", || site.state(&ce).is_none().then_some(()));
+    let out = run(&mut console(&site, &ce, &[]), "");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.stdout, b"booting\nKernel panic - not syncing: no init\n");
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("[gridgate: ce is not running: its kernel panicked "), "{said}");
+    assert!(said.contains("(exit 134); its last words:]\n"), "{said}");
+    assert!(said.contains("--wait waits for its next start"), "{said}");
+    let mut waiting = User::waits(&site, &ce, &["--wait"]);
+    waiting.sees("waiting for the next start of ce");
+    site.spawn(&ce, "echo again; read line; exit 0", "uml", Settings::default()).unwrap();
+    waiting.sees("[gridgate: connected to ce (running, ");
+    waiting.sees("again\n");
+    waiting.types(b"\n");
+    waiting.seen.clear();
+    waiting.sees("ce is not running any more (exit 0)]\r\n");
+    waiting.sees("[gridgate: waiting for the next start of ce");
+}
+
+#[test]
+fn a_running_guest_whose_kernel_panicked_is_called_so() {
+    let Some(mut site) = Site::new() else { return };
+    let script = "echo 'Kernel panic - not syncing: Fatal exception'; exec sleep 1000";
+    let ce = site.guest("ce", script, Settings::default());
+    eventually("it has spoken", || site.state(&ce.name).filter(|s| s.output_bytes > 40));
+    User::new(&site, &ce.name, &[]).sees("connected to ce (running, its kernel has panicked)");
+}
+
+#[test]
+fn a_log_is_read_by_time_and_by_what_it_says() {
+    let Some(site) = Site::new() else { return };
+    let ce = guest("ce");
+    for word in ["one", "two"] {
+        let script = format!("printf '%s\\r\\n' 'it is {word}' 'Kernel panic {word}'");
+        site.spawn(&ce, &script, "uml", Settings::default()).unwrap();
+        eventually("it has ended", || site.state(&ce).is_none().then_some(()));
+    }
+    let print = |args: &[&str]| run(&mut console(&site, &ce, &[&["--log"], args].concat()), "");
+    let text = |args: &[&str]| String::from_utf8(print(args).stdout).unwrap();
+    assert_eq!(text(&["--grep", "(?i)PANIC"]), "Kernel panic two\r\n");
+    assert_eq!(
+        text(&["--boot", "all", "--grep", "panic", "--raw"]),
+        "Kernel panic one\r\nKernel panic two\r\n"
+    );
+    let both = text(&["--since", "-5min", "--grep", "is"]);
+    let lines: Vec<&str> = both.lines().collect();
+    assert_eq!((lines.len(), lines[1], lines[3]), (4, "it is one", "it is two"), "{both}");
+    assert!(lines[0].starts_with("-- boot 1: ") && lines[2].starts_with("-- boot 2: "), "{both}");
+    let none = print(&["--since", "-5min", "--grep", "oops"]);
+    assert_eq!((none.status.code(), none.stdout), (Some(3), Vec::new()));
+    assert_eq!(none.stderr, b"[gridgate: ce said nothing at that time that matches]\n");
+    assert_eq!(print(&["--since", "soon"]).status.code(), Some(2));
+    assert_eq!(print(&["--since", "-1min", "--until", "-2min"]).status.code(), Some(2));
+    assert_eq!(print(&["--grep", "("]).status.code(), Some(2));
+}
+
+#[test]
+fn a_log_is_followed_for_lines_that_match() {
+    let Some(site) = Site::new() else { return };
+    let ce = guest("ce");
+    site.spawn(&ce, "echo one; echo not; read go; echo two; echo once", "uml", Settings::default()).unwrap();
+    let mut follower = User::new(&site, &ce, &["--log", "--follow", "--grep", "o[nw]|^t"]);
+    follower.sees("one\r\n");
+    run(&mut console(&site, &ce, &[]), "\n");
+    follower.sees("one\r\ntwo\r\nonce\r\n");
     assert_eq!(follower.ends(), Some(0));
 }

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use gridgate::console::record::{Cause, ExitRecord};
+use gridgate::console::record::{Cause, EndedBy, ExitRecord};
 use gridgate::facts::doctor::{Check, Diagnosis};
 use gridgate::image::manifest::{Disk, Manifest, Package, Part};
+use gridgate::service::limits::Ignored;
 use serde_json::{Value, json, to_value};
 
 const DOCS: &str = include_str!("../docs/json.md");
@@ -51,12 +52,20 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["check", "--explain", "memory"]));
     told(&printed(&site, &["check", "--set", "ce.memroy=1G"]));
     told(&printed(&site, &["status"]));
+    told(&printed(&site, &["limit", "ce"]));
+    let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
+    told(&json!({"version": 1, "limits_ignored": [to_value(ignored).unwrap()]}));
     let exit = ExitRecord {
         at_ms: 1,
         cause: Cause::Exit,
         code: Some(0),
         boot: 1,
         last_lines: vec!["bye".to_owned()],
+        by: EndedBy::Host,
+        rung: Some("ask".to_owned()),
+        stop_took_ms: Some(800),
+        launched_at_ms: 1,
+        ready_at_ms: Some(1),
     };
     told(&json!({"version": 1, "last_exit": to_value(exit).unwrap()}));
 }

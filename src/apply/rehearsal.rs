@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use super::gate::Gate;
 use super::{Machine, Outcome, apply};
 use crate::config::site::{BackendChoice, NetworkMode, Site};
 use crate::console::record::{ReadyState, RunRecord};
 use crate::facts::{self, Facts, GoodImage, ImageFacts};
 use crate::host::Host;
+use crate::host::files::LockGuard;
 use crate::host::model::{Model, State};
 use crate::host::recorder::Recorder;
 use crate::identity::edits::tests::site as example;
@@ -52,13 +54,13 @@ impl Manager for Turn<'_> {
         }
         Ok(())
     }
-    fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+    fn stop(&self, guest: &GuestName, _progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
         self.recorder.call("stop", guest.as_str())?;
         self.services.running.lock().unwrap().remove(guest);
         Ok(Stopped { rung: Rung::Asked, took_ms: 1 })
     }
     fn kill(&self, guest: &GuestName) -> Result<Stopped> {
-        self.stop(guest)
+        self.stop(guest, &mut |_| ())
     }
     fn await_ready(&self, guest: &GuestName, _limit: Duration) -> Result<Readiness> {
         self.recorder.call("await", guest.as_str())?;
@@ -149,6 +151,7 @@ impl Stage {
             paths: &self.paths,
             site: &self.site,
             progress: &progress,
+            gate: &Gate::new(LockGuard::none(), || Ok(LockGuard::none())),
             workers: 1,
         };
         (apply(machine, plan), recorder.calls().len())

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::limits::Limits;
 use crate::config::site::ReadyCheck;
 use crate::config::supervision::Supervision;
 use crate::host::Host;
@@ -81,12 +82,24 @@ pub struct Spec {
     pub stop_timeout_ms: u64,
     /// Bound of its console logs.
     pub console_log_bytes: Bytes,
+    /// Whether what is typed on its console is kept.
+    #[serde(default)]
+    pub console_record: bool,
+    /// The group that may read its console's logs.
+    #[serde(default)]
+    pub admin_group: Option<String>,
     /// Guests that it waits for.
     #[serde(default)]
     pub waits_for: Vec<GuestName>,
+    /// Patterns of lines on its console that become events.
+    #[serde(default)]
+    pub console_watch: Vec<String>,
     /// How it is looked after.
     #[serde(default)]
     pub supervision: Supervision,
+    /// How much of the host it may use, as the site's files have it; what `gridgate limit` keeps wins over it.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// Format that this gridgate writes.
@@ -133,8 +146,12 @@ pub(crate) mod tests {
             ready_timeout_ms: 60_000,
             stop_timeout_ms: 30_000,
             console_log_bytes: Bytes(1 << 20),
+            console_record: false,
+            admin_group: None,
             waits_for: Vec::new(),
+            console_watch: Vec::new(),
             supervision: Supervision::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -26,7 +26,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     context.need_root("taking guests down")?;
     let site = context.site_to_stop();
     context.known_or_here(&site, &args.guests)?;
-    let _lock = context.lock()?;
+    let lock = context.lock()?;
     let facts = facts::gather_to_stop(&context.host, &context.paths, &site)?;
     let plan =
         plan::down::plan(&context.paths, &site, &facts, &args.guests, args.purge).map_err(up::refuse)?;
@@ -42,6 +42,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         context.progress.say("nothing to do: all is down");
         return Ok(Exit::Done);
     }
-    let outcome = up::walk(context, &site, &plan)?;
+    let outcome = up::walk(context, &site, &plan, lock)?;
     up::conclude(&plan, &outcome)
 }

@@ -115,7 +115,8 @@ _gridgate_guests() {
 
 /// Each argument that is a guest has a line of its own, which ends in what completes it.
 fn zsh(text: &str) -> String {
-    let line = |line: &str| match line.starts_with("':guest -- ") || line.starts_with("'*::guests -- ") {
+    let starts = ["':guest -- ", "'::guest -- ", "'*::guests -- "];
+    let line = |line: &str| match starts.iter().any(|start| line.starts_with(start)) {
         true => line.replace(":_default'", ":_gridgate_guests'") + "\n",
         false => format!("{line}\n"),
     };

@@ -85,12 +85,12 @@ pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
 /// For a guest that ended by itself: it is not asked to run any more, and does not come up again at a boot of the host.
 pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) -> Result<()> {
     desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
-    manager.stop(guest).map(|_| ())
+    manager.stop(guest, &mut |_| ()).map(|_| ())
 }
 
 fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
     context.known_or_here(site, guests)?;
-    let _lock = context.lock()?;
+    let lock = context.lock()?;
     let facts = facts::gather_to_stop(&context.host, &context.paths, site)?;
     let whole = down::plan(&context.paths, site, &facts, guests, false).map_err(up::refuse)?;
     // The last guest's stop leaves the networks as they are: that is what `down` is for.
@@ -104,6 +104,6 @@ fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<E
             context.progress.say(&format!("{guest}: was not running"));
         }
     }
-    let outcome = up::walk(context, site, &plan)?;
+    let outcome = up::walk(context, site, &plan, lock)?;
     up::conclude(&plan, &outcome)
 }

@@ -14,8 +14,10 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod limit;
 pub mod names;
 pub mod network;
+pub mod panes;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -99,6 +101,7 @@ pub enum Command {
     Stop(lifecycle::StopArgs),
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
+    Limit(limit::Args),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -164,6 +167,8 @@ impl std::error::Error for Ending {}
 
 /// Another command may be about to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// What came in between may have guests to stop, each of which takes its time.
+const LOCK_PATIENCE_AGAIN: Duration = Duration::from_secs(300);
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -216,7 +221,16 @@ impl Context {
 
     /// One command at a time changes a site, and not while a guest of a command that was killed is still on its way up.
     pub fn lock(&self) -> Result<LockGuard> {
-        let lock = self.host.lock(&self.paths.lock(), LOCK_PATIENCE)?;
+        self.lock_within(LOCK_PATIENCE)
+    }
+
+    /// As [`Context::lock`], for a command that had it before, and gave way to others while it waited.
+    pub fn lock_again(&self) -> Result<LockGuard> {
+        self.lock_within(LOCK_PATIENCE_AGAIN)
+    }
+
+    fn lock_within(&self, patience: Duration) -> Result<LockGuard> {
+        let lock = self.host.lock(&self.paths.lock(), patience)?;
         service::settle(&self.paths)?;
         Ok(lock)
     }
@@ -315,6 +329,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Stop(args) => lifecycle::stop(args, &context),
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
+        Command::Limit(args) => limit::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
             if let (Some(guest), false) = (&args.guest, args.all) {
@@ -326,8 +341,8 @@ pub fn run(cli: Cli) -> Result<Exit> {
                 None => std::env::current_exe().ok(),
             };
             match args.all {
-                true => console::all(args, &context, revive),
-                false => console::run(args, &context.paths, revive).map(|()| Exit::Done),
+                true => panes::run(args, &context, revive),
+                false => console::run(args, &context, revive),
             }
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
@@ -379,10 +394,13 @@ mod tests {
             "stop ce",
             "restart ce",
             "kill ce",
+            "limit ce cpu=50% memory=none",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
             "console --all",
             "console --all ce se ui",
+            "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
+            "console --broadcast hello",
             "ssh ce hostname -f",
             "enter -- ls -l",
             "gc --dry-run",

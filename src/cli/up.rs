@@ -5,9 +5,11 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::{Context, Ending, Exit};
+use crate::apply::gate::Gate;
 use crate::apply::{self, Machine, Outcome};
 use crate::config::site::Site;
 use crate::facts;
+use crate::host::files::LockGuard;
 use crate::names::GuestName;
 use crate::plan::{self, Plan, Problem};
 use crate::report;
@@ -81,7 +83,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 /// What `up`, `start` and the second half of `restart` do.
 pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
     context.known(site, guests)?;
-    let _lock = context.lock()?;
+    let lock = context.lock()?;
     let facts = facts::gather(&context.host, &context.paths, site)?;
     let plan = plan::up::plan(&context.paths, site, &facts, guests).map_err(refuse)?;
     for note in &plan.notes {
@@ -91,12 +93,12 @@ pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> 
         context.progress.say("nothing to do: everything is as the site wants it");
         return Ok(Exit::Done);
     }
-    let outcome = walk(context, site, &plan)?;
+    let outcome = walk(context, site, &plan, lock)?;
     conclude(&plan, &outcome)
 }
 
-/// Walks a plan on this machine.
-pub fn walk(context: &Context, site: &Site, plan: &Plan) -> Result<Outcome> {
+/// Walks a plan on this machine; `lock` is what it was made under.
+pub fn walk(context: &Context, site: &Site, plan: &Plan, lock: LockGuard) -> Result<Outcome> {
     crate::progress::catch_interrupts()?;
     let manager = service::manager(&context.paths)?;
     let machine = Machine {
@@ -105,6 +107,7 @@ pub fn walk(context: &Context, site: &Site, plan: &Plan) -> Result<Outcome> {
         paths: &context.paths,
         site,
         progress: &context.progress,
+        gate: &Gate::new(lock, || context.lock_again()),
         // Guests wait for each other and for their disks far longer than for processors.
         workers: 64,
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::checks;
 use super::guest::Draft;
+use super::limits::{self, Limit};
 use super::network::{NamedNetwork, broadcast};
 use super::origin::Origin;
 use super::problem::Problems;
@@ -24,6 +25,7 @@ pub fn each(drafts: &[Draft<'_>], networks: &[NamedNetwork], known: &Known, prob
         name(draft, "image", &known.images, "known images", problems);
         name(draft, "profile", &known.profiles, "known profiles", problems);
         backend(draft, problems);
+        memory_limit(draft, problems);
         address(draft, networks, problems);
     }
 }
@@ -54,6 +56,25 @@ fn backend(draft: &Draft<'_>, problems: &mut Problems) {
             );
         }
         _ => {}
+    }
+}
+
+/// A guest whose hypervisor has less than its memory is killed by the kernel while it boots.
+fn memory_limit(draft: &Draft<'_>, problems: &mut Problems) {
+    let memory = draft.layers.pick("memory").and_then(|entry| entry.value.size());
+    let (Some(limit), Some(memory)) = (draft.limits().memory_bytes, memory) else { return };
+    let overhead = limits::overhead(draft.text("backend").unwrap_or_default());
+    if let Some(overhead) = overhead.filter(|overhead| limit < memory.0 + overhead) {
+        let least = Limit::Memory.show(memory.0 + overhead);
+        let message = format!(
+            "a limit of {} is too little for {memory} of memory and its hypervisor",
+            Limit::Memory.show(limit)
+        );
+        let hint = format!(
+            "limits.memory = \"{least}\" is the least that a guest lives with, or give it less memory"
+        );
+        let said = draft.layers.inner("limits").pick("memory").map(|entry| &entry.value.origin);
+        problems.add(said.unwrap_or(draft.start()), message, hint);
     }
 }
 

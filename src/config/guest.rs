@@ -8,10 +8,12 @@ use super::checks;
 use super::explain::Explain;
 use super::keys;
 use super::layers::Layers;
+use super::limits::{Limit, Limits};
 use super::network::NamedNetwork;
 use super::origin::Origin;
 use super::overrides::Overrides;
 use super::problem::Problems;
+use super::shape::Shape;
 use super::shipped::Shipped;
 use super::site::{Guest, Network, ReadyCheck};
 use super::suggest;
@@ -132,7 +134,13 @@ impl<'a> Workshop<'_, 'a> {
         };
         let scope = format!("{name}.");
         for key in keys::GUEST {
-            explain.layered(&scope, key.name, layers);
+            match key.shape {
+                Shape::Keys(inner) => {
+                    let (scope, layers) = (format!("{scope}{}.", key.name), layers.inner(key.name));
+                    inner.iter().for_each(|key| explain.layered(&scope, key.name, &layers));
+                }
+                _ => explain.layered(&scope, key.name, layers),
+            }
         }
         if layers.pick("role").is_none() {
             explain.derived(&scope, "role", &format!("{role:?}"), "the file's name");
@@ -282,6 +290,16 @@ impl Draft<'_> {
         self.text("gateway")?.parse().ok()
     }
 
+    /// What it may use of the host; a value that is none has been told of.
+    pub fn limits(&self) -> Limits {
+        let (layers, mut limits) = (self.layers.inner("limits"), Limits::default());
+        for limit in Limit::ALL {
+            let said = layers.pick(limit.name()).and_then(|entry| entry.value.amount());
+            limits.set(limit, said.and_then(|text| limit.parse(&text).ok().flatten()));
+        }
+        limits
+    }
+
     /// The guest, if nothing is missing; then something has been told before.
     pub fn finish(self, networks: &[NamedNetwork]) -> Option<Guest> {
         let network: &Network = networks.get(self.network?)?.network.as_ref()?;
@@ -307,8 +325,13 @@ impl Draft<'_> {
             ready_timeout: pick("ready_timeout")?.span()?,
             stop_timeout,
             supervision: self.supervision(stop_timeout)?,
+            limits: self.limits(),
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
+            console_record: pick("console_record")?.flag()?,
+            console_watch: pick("console_watch")
+                .map(|said| said.texts().into_iter().map(|(text, _)| text.to_owned()).collect())
+                .unwrap_or_default(),
             kernel_args: self.text("kernel_args").unwrap_or_default().to_owned(),
             name: self.name,
             fqdn: self.fqdn,

@@ -2,6 +2,7 @@
 //! variables and hints all go by these.
 
 use super::checks;
+use super::limits::Limit;
 use super::origin::Origin;
 use super::shape::{Parted, Shape};
 
@@ -44,7 +45,7 @@ const fn key(
 }
 
 use Scope::{Defaults, Guest, Template};
-use Shape::{Flag, Integer, Size, Span, Table, Text, Texts};
+use Shape::{Amount, Flag, Integer, Keys, Size, Span, Table, Text, Texts};
 
 /// Keys of a guest's file, of templates and of the site's `[defaults]`.
 pub const GUEST: &[Key] = &[
@@ -86,8 +87,31 @@ pub const GUEST: &[Key] = &[
     key("delay", &["DELAY"], Span, "\"10s\"", Defaults),
     key("autostart", &["AUTOSTART", "ONBOOT"], Flag, "true", Defaults),
     key("console_log", &["CONSOLE_LOG"], Size(64 << 10, 1 << 40), "\"8M\"", Defaults),
+    key("console_record", &["CONSOLE_RECORD"], Flag, "true", Defaults),
+    key(
+        "console_watch",
+        &["CONSOLE_WATCH"],
+        Texts(Parted::Lines, checks::pattern),
+        "[\"Out of memory\"]",
+        Defaults,
+    ),
     key("kernel_args", &["KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Defaults),
     key("count", &["COUNT"], Integer(1, 1000), "4", Template),
+    key("limits", &[], Keys(LIMITS), "{ cpu = \"50%\", memory = \"512M\" }", Defaults),
+];
+
+/// Keys of `[limits]` in a guest's file, in templates and in the site's defaults.
+pub const LIMITS: &[Key] = &[
+    Key { bare_unit: "%", ..key("cpu", &["LIMIT_CPU"], Amount(Limit::Cpu), "\"50%\"", Defaults) },
+    key("cpu_weight", &["LIMIT_CPU_WEIGHT"], Amount(Limit::CpuWeight), "100", Defaults),
+    Key { bare_unit: "M", ..key("memory", &["LIMIT_MEMORY"], Amount(Limit::Memory), "\"512M\"", Defaults) },
+    key("pids", &["LIMIT_PIDS"], Amount(Limit::Pids), "200", Defaults),
+    key("disk_read", &["LIMIT_DISK_READ"], Amount(Limit::DiskRead), "\"10M\"", Defaults),
+    key("disk_write", &["LIMIT_DISK_WRITE"], Amount(Limit::DiskWrite), "\"10M\"", Defaults),
+    key("disk_read_ops", &["LIMIT_DISK_READ_OPS"], Amount(Limit::DiskReadOps), "100", Defaults),
+    key("disk_write_ops", &["LIMIT_DISK_WRITE_OPS"], Amount(Limit::DiskWriteOps), "100", Defaults),
+    key("net_in", &["LIMIT_NET_IN"], Amount(Limit::NetIn), "\"10M\"", Defaults),
+    key("net_out", &["LIMIT_NET_OUT"], Amount(Limit::NetOut), "\"10M\"", Defaults),
 ];
 
 /// Keys of the site file.
@@ -105,6 +129,7 @@ pub const SITE: &[Key] = &[
         Guest,
     ),
     key("admin_key_file", &["ADMIN_KEY_FILE"], Text(checks::path), "\"admins.pub\"", Guest),
+    key("admin_group", &["ADMIN_GROUP"], Text(checks::group), "\"adm\"", Guest),
     key("guests", &["GUESTS"], Texts(Parted::Words, checks::label), "[\"ce\", \"wn\"]", Guest),
     key("rehearsal", &["REHEARSAL"], Flag, "true", Guest),
     key("defaults", &[], Table, "{ memory = \"512M\" }", Guest),
@@ -139,6 +164,9 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("template", "extends"),
     ("nameserver", "dns"),
     ("nameservers", "dns"),
+    ("quota", "cpu"),
+    ("weight", "cpu_weight"),
+    ("tasks", "pids"),
 ];
 
 /// The key of that name.

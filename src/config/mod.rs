@@ -14,6 +14,7 @@
 
 pub mod example;
 pub mod explain;
+pub mod limits;
 pub mod origin;
 pub mod problem;
 pub mod shell;

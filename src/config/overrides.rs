@@ -4,6 +4,7 @@ use super::keys::{self, Key};
 use super::origin::Origin;
 use super::problem::Problems;
 use super::schema;
+use super::shape::Shape;
 use super::tree::{Entry, Table};
 
 /// What the command line sets.
@@ -44,6 +45,11 @@ impl Overrides {
             ["networks", network, _] => {
                 (keys::NETWORK, self.site.table_mut("networks", origin)?.table_mut(network, origin)?)
             }
+            ["defaults", table, _] => {
+                let defaults = self.site.table_mut("defaults", origin)?;
+                (inner(table)?, defaults.table_mut(table, origin)?)
+            }
+            [guest, table, _] => (inner(table)?, self.guest_mut(guest, origin).table_mut(table, origin)?),
             [guest, _] => (keys::GUEST, self.guest_mut(guest, origin)),
             _ => return None,
         };
@@ -71,5 +77,13 @@ impl Overrides {
             }
         };
         &mut self.guests[at].2
+    }
+}
+
+/// The keys of a table within a guest.
+fn inner(table: &str) -> Option<&'static [Key]> {
+    match keys::find(keys::GUEST, table)?.shape {
+        Shape::Keys(keys) => Some(keys),
+        _ => None,
     }
 }

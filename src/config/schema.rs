@@ -3,8 +3,9 @@
 use super::keys::{self, Key, Scope};
 use super::origin::Origin;
 use super::problem::Problems;
+use super::shape::Shape;
 use super::suggest;
-use super::tree::Table;
+use super::tree::{Kind, Table};
 
 /// Tells every unknown or misplaced key and every value that is not what its key takes.
 pub fn check(table: &Table, known: &'static [Key], place: Scope, problems: &mut Problems) {
@@ -22,6 +23,9 @@ pub fn check(table: &Table, known: &'static [Key], place: Scope, problems: &mut 
         }
         for (origin, message) in key.shape.wrong(&entry.written, &entry.value) {
             problems.add(&origin, message, keys::example(key, &entry.written, &entry.origin));
+        }
+        if let (Shape::Keys(inner), Kind::Table(table)) = (key.shape, &entry.value.kind) {
+            check(table, inner, place, problems);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::keys::Key;
+use super::limits::Limit;
 use super::origin::Origin;
 use super::tree::{Kind, Value};
 use crate::names::{Bytes, parse_duration};
@@ -24,8 +26,12 @@ pub enum Shape {
     Size(u64, u64),
     /// A span of time, at least a second and at most a day.
     Span,
+    /// How much of something a guest may use.
+    Amount(Limit),
     /// Keys and values.
     Table,
+    /// Values of these keys.
+    Keys(&'static [Key]),
 }
 
 /// How texts stand in one variable.
@@ -52,7 +58,8 @@ impl Shape {
             Self::Flag => "true or false",
             Self::Size(..) => "a size as text",
             Self::Span => "a time as text",
-            Self::Table => "a table",
+            Self::Amount(limit) => limit.noun(),
+            Self::Table | Self::Keys(_) => "a table",
         }
     }
 
@@ -73,7 +80,11 @@ impl Shape {
                 }
                 wrong(format!("{written} {number} is not between {least} and {most}"))
             }
-            (Self::Flag, Kind::Flag(_)) | (Self::Table, Kind::Table(_)) => Vec::new(),
+            (Self::Flag, Kind::Flag(_)) | (Self::Table | Self::Keys(_), Kind::Table(_)) => Vec::new(),
+            (Self::Amount(limit), Kind::Text(_) | Kind::Integer(_)) => {
+                let text = value.amount().unwrap_or_default();
+                limit.parse(&text).map_or_else(|why| told(&text, why), |_| Vec::new())
+            }
             (Self::Size(least, most), Kind::Text(text)) => match size(text) {
                 Ok(bytes) if bytes.0 < least => told(text, format!("is less than {}", Bytes(least))),
                 Ok(bytes) if bytes.0 > most => told(text, format!("is more than {}", Bytes(most))),
@@ -97,7 +108,8 @@ impl Shape {
     pub fn read(self, text: &str, origin: &Origin) -> Value {
         let plain = || Kind::Text(text.to_owned());
         let kind = match self {
-            Self::Text(_) | Self::Size(..) | Self::Span | Self::Table => plain(),
+            Self::Text(_) | Self::Size(..) | Self::Span | Self::Table | Self::Keys(_) => plain(),
+            Self::Amount(_) => text.trim().parse().map_or_else(|_| plain(), Kind::Integer),
             Self::Integer(..) => text.trim().parse().map_or_else(|_| plain(), Kind::Integer),
             Self::Flag => match text.trim().to_ascii_lowercase().as_str() {
                 "yes" | "true" | "on" | "1" => Kind::Flag(true),
@@ -156,6 +168,15 @@ impl Value {
     pub fn integer(&self) -> Option<i64> {
         match self.kind {
             Kind::Integer(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The text or number of a limit, as text.
+    pub fn amount(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Text(text) => Some(text.clone()),
+            Kind::Integer(number) => Some(number.to_string()),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `SITE_NAME=`, `DOMAIN=`, ... | `name`, `domain`, ... |
 //! | `DEFAULT_MEMORY=`, ... | `[defaults] memory`, ... |
+//! | `LIMIT_CPU=`, ... | `[limits] cpu`, ... of a guest |
 //! | `NETWORK_SUBNET=`, ... | `[networks.lan] subnet`, ... |
 //! | `NETWORK_DMZ_SUBNET=`, ... | `[networks.dmz] subnet`, ... |
 //!
@@ -23,10 +24,7 @@ pub const SIMPLE_NETWORK: &str = "lan";
 pub fn guest(text: &Text, problems: &mut Problems) -> Option<Table> {
     let mut table = Table::default();
     for variable in variables(text, problems)? {
-        if let Some(entry) = guest_entry(text, &variable, &variable.name, problems) {
-            repeated(&table, &entry, problems);
-            table.set(entry);
-        }
+        guest_value(text, &variable, &variable.name, &mut table, problems);
     }
     Some(table)
 }
@@ -39,8 +37,10 @@ pub fn site(text: &Text, problems: &mut Problems) -> Option<Table> {
         let (target, entry) = if let Some(key) = keys::find_variable(keys::SITE, name) {
             (Some(&mut table), entry(text, &variable, key, problems))
         } else if let Some(rest) = name.strip_prefix("DEFAULT_") {
-            let entry = guest_entry(text, &variable, rest, problems);
-            (table.table_mut("defaults", &origin), entry)
+            if let Some(defaults) = table.table_mut("defaults", &origin) {
+                guest_value(text, &variable, rest, defaults, problems);
+            }
+            continue;
         } else if let Some((network, key)) = network_key(name) {
             let entry = entry(text, &variable, key, problems);
             let networks = table.table_mut("networks", &origin);
@@ -98,6 +98,21 @@ fn variables(text: &Text, problems: &mut Problems) -> Option<Vec<Variable>> {
     }
 }
 
+/// Sets a key of a guest, or of the table of its limits.
+fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, problems: &mut Problems) {
+    let (target, entry) = match keys::find_variable(keys::LIMITS, name) {
+        Some(key) => {
+            let origin = text.origin(variable.name_at);
+            (table.table_mut("limits", &origin), entry(text, variable, key, problems))
+        }
+        None => (Some(table), guest_entry(text, variable, name, problems)),
+    };
+    if let (Some(target), Some(entry)) = (target, entry) {
+        repeated(target, &entry, problems);
+        target.set(entry);
+    }
+}
+
 fn guest_entry(text: &Text, variable: &Variable, name: &str, problems: &mut Problems) -> Option<Entry> {
     if let Some(key) = keys::find_variable(keys::GUEST, name) {
         return entry(text, variable, key, problems);
@@ -116,7 +131,8 @@ fn guest_entry(text: &Text, variable: &Variable, name: &str, problems: &mut Prob
             "a guest's interface needs no such setting; take the line away".to_owned()
         }
         None => {
-            let known = keys::GUEST.iter().flat_map(|k| k.variables).copied().chain(["NETMASK"]);
+            let known = keys::GUEST.iter().chain(keys::LIMITS).flat_map(|k| k.variables);
+            let known = known.copied().chain(["NETMASK"]);
             suggest::hint(name, known, "known variables")
         }
     };

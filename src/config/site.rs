@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::supervision::Supervision;
 use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
 
@@ -25,6 +26,8 @@ pub struct Site {
     pub ntp: Vec<String>,
     /// Public keys (lines of authorized_keys) that may log in as root on every guest.
     pub admin_keys: Vec<String>,
+    /// The group that may read consoles' logs; `adm`, where there is one, if the site says nothing.
+    pub admin_group: Option<String>,
     /// In the order of the site file.
     pub networks: Vec<Network>,
     /// In the order of the site file's list; else sorted by name.
@@ -49,6 +52,7 @@ impl Site {
             dns,
             ntp,
             admin_keys,
+            admin_group: None,
             networks: Vec::new(),
             guests: Vec::new(),
             dir,
@@ -152,11 +156,17 @@ pub struct Guest {
     pub autostart: bool,
     /// Bound of its console logs, all boots together.
     pub console_log_bytes: Bytes,
+    /// Whether what is typed on its console is kept, and not only who typed and how much.
+    pub console_record: bool,
+    /// Patterns (regular expressions) of lines on its console that become events.
+    pub console_watch: Vec<String>,
     /// Further words for the guest kernel's command line.
     pub kernel_args: String,
     /// How it is looked after.
     #[serde(flatten)]
     pub supervision: Supervision,
+    /// How much of the host it may use.
+    pub limits: Limits,
 }
 
 fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -211,4 +221,20 @@ pub enum ReadyCheck {
     /// The guest says that it lives (as in [`ReadyCheck::Notify`]) at least every so many seconds; if it stops doing so it
     /// is degraded until it does again.
     Heartbeat(u32),
+}
+
+/// As in the site's files.
+impl std::fmt::Display for ReadyCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Login => f.write_str("login"),
+            Self::Console(pattern) => write!(f, "console:{pattern}"),
+            Self::Tcp(port) => write!(f, "tcp:{port}"),
+            Self::Ssh(port) => write!(f, "ssh:{port}"),
+            Self::Notify => f.write_str("notify"),
+            Self::Agent => f.write_str("agent"),
+            Self::Command(line) => write!(f, "command '{line}'"),
+            Self::Heartbeat(seconds) => write!(f, "heartbeat:{seconds}"),
+        }
+    }
 }

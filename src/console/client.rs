@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::de::DeserializeOwned;
 
-use crate::console::protocol::{Answer, ConsoleState, Event, For, Launch, Request, Settings};
+use crate::console::protocol::{Answer, ConsoleState, Event, For, Launch, Request, Settings, Told};
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::names::GuestName;
@@ -65,6 +65,12 @@ pub fn stopping(paths: &Paths, guest: &GuestName) -> Result<()> {
 /// All running guests' consoles.
 pub fn list(paths: &Paths) -> Result<Vec<ConsoleState>> {
     ask(paths, &Request::List, None, Some(AT_ONCE))
+}
+
+/// Shows a line to everybody who is attached to this guest's console, or to any.
+pub fn broadcast(paths: &Paths, guest: Option<&GuestName>, text: &str) -> Result<Vec<Told>> {
+    let request = Request::Broadcast { guest: guest.cloned(), text: text.to_owned() };
+    ask(paths, &request, None, Some(AT_ONCE))
 }
 
 /// Guests that the holder is starting.
@@ -177,6 +183,14 @@ impl std::fmt::Display for TimedOut {
 }
 
 impl std::error::Error for TimedOut {}
+
+/// Whether that went wrong because the holder ended in the middle of it, or is not there.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.downcast_ref::<Gone>().is_some()
+        || matches!(kind, Some(NotFound | ConnectionRefused | ConnectionReset | BrokenPipe))
+}
 
 #[derive(Debug)]
 struct Gone;

@@ -2,13 +2,14 @@
 //!
 //! The form on disk is told in [`super::logread`].
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::console::access::Access;
 use crate::console::logread::{self, Event, Marker, Segment};
 use crate::console::now_ms;
+use crate::console::times::Stamper;
 
 /// Parts that the bound is cut into: what goes when it is reached is one part, not all.
 const PARTS: u64 = 8;
@@ -21,9 +22,11 @@ const KEPT_BOOTS: u32 = 64;
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
+    access: Access,
     bound: u64,
     segments: Vec<Segment>,
-    file: Option<File>,
+    /// The last segment and its index, if they are open.
+    file: Option<(File, Option<Stamper>)>,
     boot: u32,
     end: u64,
     lost: u64,
@@ -36,7 +39,19 @@ impl Log {
         let segments = logread::segments(dir);
         let boot = logread::resolve(dir, 0).unwrap_or(0);
         let end = segments.last().filter(|s| s.boot == boot).map_or(0, Segment::end);
-        Self { dir: dir.to_owned(), bound, segments, file: None, boot, end, lost: 0, trouble: None }
+        let (dir, access) = (dir.to_owned(), Access::default());
+        Self { dir, access, bound, segments, file: None, boot, end, lost: 0, trouble: None }
+    }
+
+    /// Gives all of it, what is there and what will be, to those who may read it.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
+        access.sweep(&self.dir);
+    }
+
+    /// Who may read it.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Changes the bound; it is kept from the next write on.
@@ -69,9 +84,13 @@ impl Log {
         self.lost
     }
 
-    /// Bytes on disk.
+    /// Bytes of output on disk.
     pub fn kept(&self) -> u64 {
         self.segments.iter().map(|s| s.len).sum()
+    }
+
+    fn used(&self) -> u64 {
+        self.segments.iter().map(|s| s.len + s.index).sum()
     }
 
     /// Why the last write failed; none if it did not.
@@ -98,7 +117,7 @@ impl Log {
         let written = serde_json::to_vec(&marker).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             self.make_dir()?;
-            options().open(logread::index_path(&self.dir))?.write_all(&line)
+            self.open_file(&logread::index_path(&self.dir))?.write_all(&line)
         });
         if let Err(e) = written {
             self.trouble = Some(e.to_string());
@@ -119,7 +138,7 @@ impl Log {
                     self.file = None;
                     // A full disk often has room for the file and none for what should be in it.
                     if let Some(empty) = self.segments.pop_if(|s| s.len == 0) {
-                        let _ = std::fs::remove_file(empty.path(&self.dir));
+                        self.unlink(&empty);
                     }
                     self.end += bytes.len() as u64;
                     self.lost += bytes.len() as u64;
@@ -141,27 +160,36 @@ impl Log {
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let part = (self.bound / PARTS).max(LEAST_SEGMENT);
-        let fits = |s: &&Segment, boot, end| s.boot == boot && s.end() == end && s.len < part;
+        let fits = |s: &&Segment, boot, end| s.boot == boot && s.end() == end && s.len + s.index < part;
         let current = self.segments.last().filter(|s| fits(s, self.boot, self.end)).copied();
         let segment = match current {
             Some(segment) => segment,
             None => {
                 self.file = None;
-                Segment { boot: self.boot, start: self.end, len: 0 }
+                Segment { boot: self.boot, start: self.end, len: 0, index: 0 }
             }
         };
         if self.file.is_none() {
             self.make_dir()?;
-            self.file = Some(options().open(segment.path(&self.dir))?);
+            let file = self.open_file(&segment.path(&self.dir))?;
+            let stamper = Stamper::open(&segment.index_path(&self.dir), self.access).ok();
+            self.file = Some((file, stamper));
             if current.is_none() {
                 self.segments.push(segment);
-                while self.segments.len() > 1 && self.kept() + part > self.bound.max(part) {
+                while self.segments.len() > 1 && self.used() + part > self.bound.max(part) {
                     self.remove_oldest();
                 }
             }
         }
-        let room = usize::try_from(part - segment.len).unwrap_or(usize::MAX).min(bytes.len());
-        let (Some(file), Some(last)) = (self.file.as_mut(), self.segments.last_mut()) else { return Ok(0) };
+        let (Some((file, stamper)), Some(last)) = (self.file.as_mut(), self.segments.last_mut()) else {
+            return Ok(0);
+        };
+        if let Some(stamper) = stamper {
+            stamper.stamp(self.end, now_ms() / 1000);
+            last.index = stamper.bytes();
+        }
+        let room = part.saturating_sub(last.len + last.index).max(1);
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         match file.write(&bytes[..room])? {
             0 => Err(io::ErrorKind::WriteZero.into()),
             n => {
@@ -173,8 +201,13 @@ impl Log {
 
     fn remove_oldest(&mut self) {
         let oldest = self.segments.remove(0);
-        // One that cannot be removed is found again by the next holder.
-        let _ = std::fs::remove_file(oldest.path(&self.dir));
+        self.unlink(&oldest);
+    }
+
+    /// One that cannot be removed is found again by the next holder.
+    fn unlink(&self, segment: &Segment) {
+        let _ = std::fs::remove_file(segment.index_path(&self.dir));
+        let _ = std::fs::remove_file(segment.path(&self.dir));
     }
 
     fn prune_index(&mut self, oldest: u32) {
@@ -189,22 +222,19 @@ impl Log {
             }
         }
         let temporary = self.dir.join(".index.new");
-        let mut replace = OpenOptions::new();
-        let file = replace.write(true).create(true).truncate(true).mode(0o640).open(&temporary);
+        let file = self.access.open(&temporary, OpenOptions::new().write(true).truncate(true));
         let written = file.and_then(|mut f| f.write_all(&kept));
         // The old index with too many lines is as good as the new one.
         let _ = written.and_then(|()| std::fs::rename(&temporary, logread::index_path(&self.dir)));
     }
 
     fn make_dir(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o750).create(&self.dir)
+        self.access.make_dir(&self.dir)
     }
-}
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o640);
-    options
+    fn open_file(&self, path: &Path) -> io::Result<File> {
+        self.access.open(path, OpenOptions::new().append(true))
+    }
 }
 
 #[cfg(test)]
@@ -252,7 +282,7 @@ mod tests {
         let line: Vec<u8> = (0..=255).collect();
         for _ in 0..2000 {
             log.append(&line);
-            assert!(segments(dir.path()).iter().map(|s| s.len).sum::<u64>() <= bound);
+            assert!(segments(dir.path()).iter().map(|s| s.len + s.index).sum::<u64>() <= bound);
         }
         let kept = all(dir.path(), 1);
         assert!(kept.len() as u64 >= bound - bound / 4, "{}", kept.len());
@@ -293,7 +323,7 @@ mod tests {
         std::fs::remove_file(&console).unwrap();
         log.append(b"after\n");
         assert_eq!((log.lost(), log.end(), log.trouble()), (5, 11, None));
-        assert_eq!(segments(&console), [Segment { boot: 2, start: 5, len: 6 }]);
+        assert_eq!(segments(&console), [Segment { boot: 2, start: 5, len: 6, index: 16 }]);
         assert_eq!(all(&console, 2), b"after\n");
     }
 

@@ -1,7 +1,8 @@
 //! Reading consoles' logs: by boot and offset, while they are being written.
 //!
 //! A directory holds segments `BOOT-START.log` (six and twelve digits): the guest's bytes from offset START of boot BOOT on, as
-//! they came. Where two segments do not meet, the bytes between them were lost. `index.jsonl` says when things happened.
+//! they came. Where two segments do not meet, the bytes between them were lost. Beside each stands its index of times
+//! ([`super::times`]). `index.jsonl` says when things happened.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -22,6 +23,8 @@ pub struct Segment {
     pub start: u64,
     /// Bytes in it.
     pub len: u64,
+    /// Bytes of its index of times ([`super::times`]).
+    pub index: u64,
 }
 
 impl Segment {
@@ -30,15 +33,20 @@ impl Segment {
         dir.join(format!("{:06}-{:012}.log", self.boot, self.start))
     }
 
+    /// Its index of times.
+    pub fn index_path(&self, dir: &Path) -> PathBuf {
+        self.path(dir).with_extension("times")
+    }
+
     /// Offset behind its last byte.
     pub fn end(&self) -> u64 {
         self.start + self.len
     }
 }
 
-/// Boot and offset that a file name stands for; only names that [`Segment::path`] makes.
-fn parse_name(name: &str) -> Option<(u32, u64)> {
-    let (boot, start) = name.strip_suffix(".log")?.split_once('-')?;
+/// Boot and offset that a file name with this ending stands for; only names that [`Segment`] makes.
+fn parse_name(name: &str, ending: &str) -> Option<(u32, u64)> {
+    let (boot, start) = name.strip_suffix(ending)?.split_once('-')?;
     let digits = |text: &str, least: usize| text.len() >= least && text.bytes().all(|b| b.is_ascii_digit());
     if !digits(boot, 6) || !digits(start, 12) {
         return None;
@@ -49,14 +57,23 @@ fn parse_name(name: &str) -> Option<(u32, u64)> {
 /// All segments, in the order in which they were written; none if there is no directory.
 pub fn segments(dir: &Path) -> Vec<Segment> {
     let mut found: Vec<Segment> = Vec::new();
+    let mut indexes: Vec<(u32, u64, u64)> = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Some((boot, start)) = entry.file_name().to_str().and_then(parse_name) else { continue };
-        let Ok(meta) = entry.metadata() else { continue };
-        if meta.is_file() {
-            found.push(Segment { boot, start, len: meta.len() });
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let len = || entry.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+        if let Some((boot, start)) = parse_name(name, ".log") {
+            found.extend(len().map(|len| Segment { boot, start, len, index: 0 }));
+        } else if let Some((boot, start)) = parse_name(name, ".times") {
+            indexes.extend(len().map(|len| (boot, start, len)));
         }
     }
     found.sort_unstable();
+    for (boot, start, len) in indexes {
+        if let Ok(at) = found.binary_search_by_key(&(boot, start), |s| (s.boot, s.start)) {
+            found[at].index = len;
+        }
+    }
     found
 }
 
@@ -256,18 +273,18 @@ mod tests {
 
     #[test]
     fn only_names_of_segments_are_segments() {
-        let segment = Segment { boot: 12, start: 3456, len: 0 };
+        let segment = Segment { boot: 12, start: 3456, len: 0, index: 0 };
         let name = segment.path(Path::new("")).to_string_lossy().into_owned();
-        assert_eq!(parse_name(&name), Some((12, 3456)));
+        assert_eq!(parse_name(&name, ".log"), Some((12, 3456)));
         for bad in ["index.jsonl", "000012-3456.log", "+00012-000000003456.log", "000012-000000003456.log~"] {
-            assert_eq!(parse_name(bad), None, "{bad}");
+            assert_eq!(parse_name(bad, ".log"), None, "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn any_name_is_a_segment_or_not(name in "\\PC{0,40}") {
-            let _ = parse_name(&name);
+            let _ = parse_name(&name, ".log");
         }
     }
 }

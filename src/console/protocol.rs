@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::ReadyCheck;
+use crate::config::supervision::RestartPolicy;
 use crate::console::record::{ExitRecord, ReadyRecord};
 use crate::names::GuestName;
 
@@ -28,6 +29,12 @@ pub const HEADER_BYTES: usize = 5;
 pub struct Settings {
     /// Bound of all its logs together.
     pub log_bytes: u64,
+    /// Whether what is typed is kept.
+    #[serde(default)]
+    pub record: bool,
+    /// The group that may read its logs; `adm`, where there is one, if none.
+    #[serde(default)]
+    pub group: Option<String>,
     /// What must be seen before it counts as ready.
     #[serde(default)]
     pub ready: Vec<ReadyCheck>,
@@ -37,11 +44,26 @@ pub struct Settings {
     /// How long that may take, from the launch; 0 is no limit.
     #[serde(default)]
     pub ready_timeout_ms: u64,
+    /// What happens when the guest ends by itself; who starts guests acts on it. Never started again if none.
+    #[serde(default)]
+    pub restart: Option<RestartPolicy>,
+    /// Patterns of lines on the console that become events.
+    #[serde(default)]
+    pub console_watch: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { log_bytes: super::DEFAULT_LOG_BYTES, ready: Vec::new(), address: None, ready_timeout_ms: 0 }
+        Self {
+            log_bytes: super::DEFAULT_LOG_BYTES,
+            record: false,
+            group: None,
+            ready: Vec::new(),
+            address: None,
+            ready_timeout_ms: 0,
+            restart: None,
+            console_watch: Vec::new(),
+        }
     }
 }
 
@@ -123,9 +145,23 @@ pub enum Request {
         take: bool,
         /// Who is asking, for the others.
         who: String,
+        /// Where they are: an address, a terminal.
+        #[serde(default)]
+        origin: Option<String>,
         /// Go on from here instead.
         #[serde(default)]
         from: Option<Position>,
+        /// Show no more than so many of the boot's last bytes first.
+        #[serde(default)]
+        tail: Option<u64>,
+    },
+    /// A line for everybody who is attached ([`Told`]).
+    Broadcast {
+        /// To this guest's console, or to all of them.
+        #[serde(default)]
+        guest: Option<GuestName>,
+        /// The line.
+        text: String,
     },
     /// Names of guests whose process is still to come: it is being started, or started again.
     Starting,
@@ -175,6 +211,37 @@ pub struct Greeting {
     pub console: ConsoleState,
 }
 
+/// Somebody who is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// Who.
+    pub who: String,
+    /// Where they are, if that is known.
+    pub origin: Option<String>,
+    /// What they may do.
+    pub mode: Mode,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+impl std::fmt::Display for ClientState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} ({origin})", self.who),
+            None => f.write_str(&self.who),
+        }
+    }
+}
+
+/// Whom a broadcast reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The console.
+    pub guest: GuestName,
+    /// Clients that were attached to it.
+    pub clients: usize,
+}
+
 /// A console, as the holder sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleState {
@@ -194,6 +261,9 @@ pub struct ConsoleState {
     pub writer: Option<String>,
     /// Clients that are attached, the writer among them.
     pub attached: usize,
+    /// They, in the order in which they came.
+    #[serde(default)]
+    pub clients: Vec<ClientState>,
     /// When it last said something.
     pub last_output_ms: Option<u64>,
     /// Bytes that this boot has said.

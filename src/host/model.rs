@@ -15,7 +15,7 @@ use super::Host;
 use super::disks::{CloneHow, Disks};
 use super::files::{Files, LockGuard, Stat};
 use super::filesystem::{Filesystems, Shape};
-use super::net::{Link, LinkKind, Net, Port, Table};
+use super::net::{Link, LinkKind, Net, Port, Rates, Table};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
 use crate::names::{IfName, MacAddr};
@@ -260,6 +260,9 @@ impl Net for Model {
         _peer_mac: MacAddr,
     ) -> Result<()> {
         bail!("the model has no processes that could hold cable '{}'", port.name)
+    }
+    fn set_rates(&self, ns: Option<&Path>, port: &IfName, _rates: Rates) -> Result<()> {
+        self.with_link(ns, port, |_| ())
     }
     fn arp_probe(&self, _: Option<&Path>, _: &IfName, _: Ipv4Addr, _: Duration) -> Result<Option<MacAddr>> {
         Ok(None)

@@ -13,7 +13,7 @@ use super::Host;
 use super::disks::{CloneHow, Disks};
 use super::files::{Files, LockGuard, Stat};
 use super::filesystem::{Filesystems, Shape};
-use super::net::{Link, Net, Port, Table};
+use super::net::{Link, Net, Port, Rates, Table};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
 use crate::names::{IfName, MacAddr};
@@ -179,6 +179,9 @@ impl Net for Recorder<'_> {
         peer_mac: MacAddr,
     ) -> Result<()> {
         pass_on!(self.make_veth(ns, port, peer_ns, peer_name, peer_mac), "{}", port.name)
+    }
+    fn set_rates(&self, ns: Option<&Path>, port: &IfName, rates: Rates) -> Result<()> {
+        pass_on!(self.set_rates(ns, port, rates), "{port}")
     }
     fn arp_probe(
         &self,

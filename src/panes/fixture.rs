@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::config::limits::Limits;
 use crate::console::protocol::{ConsoleState, Greeting, Mode};
 use crate::console::record::{ReadyRecord, ReadyState};
 use crate::names::GuestName;
@@ -28,6 +29,8 @@ pub(super) fn status(name: &str, pid: Option<i32>) -> GuestStatus {
         ready_after_ms: None,
         memory_bytes: None,
         cpu_ms: None,
+        limits: Limits::default(),
+        limits_ignored: Vec::new(),
         last_exit: None,
     }
 }
@@ -44,12 +47,16 @@ pub(super) fn console(name: &str, writer: Option<&str>) -> ConsoleState {
             state: ReadyState::Ready,
             at_ms: 0,
             after_ms: 0,
+            began_at_ms: 0,
+            ready_at_ms: None,
+            said: None,
             pid: 1,
             start_ticks: 1,
             checks: Vec::new(),
         },
         writer: writer.map(str::to_owned),
         attached: 1,
+        clients: Vec::new(),
         last_output_ms: None,
         output_bytes: 0,
         log_bytes: 0,

@@ -1,7 +1,7 @@
 //! One guest's console: what it said, how the guest is, how it is connected.
 
+use crate::console::exit::ExitRecord;
 use crate::console::protocol::{ConsoleState, Greeting, Kind, Mode, Position};
-use crate::console::record::ExitRecord;
 use crate::names::GuestName;
 use crate::report::status::{GuestStatus, Observed, Readiness};
 use crate::report::text;
@@ -112,7 +112,7 @@ impl Pane {
         self.running = status.observed == Observed::Running;
         self.state = text::state(status);
         if let (Observed::Stopped, Some(exit)) = (status.observed, &status.last_exit) {
-            self.state = format!("{} ({})", self.state, exit.told());
+            self.state = format!("{} ({})", self.state, exit.why());
         }
         self.tone = match (status.ready, status.desired) {
             (Readiness::Ready, _) => Tone::Good,
@@ -227,8 +227,9 @@ impl Pane {
         if text.ends_with(" bytes skipped") || text.starts_with("boot ") || text.contains("you are reading") {
             return News::None;
         }
-        if text == "guest rebooted" {
+        if text.starts_with("guest ") {
             self.screen.remark(text);
+            self.unseen = true;
             return News::None;
         }
         News::Said(format!("{}: {text}", self.name))
@@ -236,15 +237,10 @@ impl Pane {
 
     /// The guest has ended; what is said about that.
     pub fn ended(&mut self, exit: Option<&ExitRecord>) -> String {
-        let how = exit.map_or_else(|| "ended".to_owned(), ExitRecord::told);
+        let how = exit.map_or_else(|| "nobody saw how".to_owned(), ExitRecord::how);
         let text = format!("{} is not running any more ({how})", self.name);
         if !self.end_shown {
             self.screen.remark(&text);
-            // A stack follows a panic's cause and hides it.
-            let cause = exit.and_then(|exit| exit.last_lines.last()).filter(|line| line.contains("panic"));
-            if let Some(cause) = cause {
-                self.screen.remark(cause);
-            }
             self.unseen = true;
         }
         self.end_shown = true;

@@ -14,11 +14,12 @@ use ratatui::layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::console::attach::Who;
 use crate::console::attach::terminal::{Raw, window};
 use crate::console::client::ensure_holder;
+use crate::console::exit::ExitRecord;
 use crate::console::logread::{self, At, BootReader};
 use crate::console::protocol::{Answer, ConsoleState, Greeting, Position, Request};
-use crate::console::record::ExitRecord;
 use crate::paths::Paths;
 use crate::report::status::{GuestStatus, Status};
 
@@ -47,7 +48,7 @@ pub struct Wanted {
     /// To their user.
     pub options: Options,
     /// Who is shown to others.
-    pub who: String,
+    pub who: Who,
     /// The program to start a holder with, if it ends and no service manager brings it back.
     pub revive: Option<PathBuf>,
 }
@@ -351,8 +352,9 @@ impl Session<'_> {
                     let Some(guest) = self.app.panes.get(pane).map(|pane| pane.name.clone()) else {
                         continue;
                     };
-                    let who = self.wanted.who.clone();
-                    let request = Request::Attach { guest, mode, take, who, from: Some(from) };
+                    let Who { name: who, origin } = self.wanted.who.clone();
+                    let (from, tail) = (Some(from), None);
+                    let request = Request::Attach { guest, mode, take, who, origin, from, tail };
                     let link = Link::open(self.paths, &request).ok();
                     if link.is_none() {
                         self.app.lost(pane);
@@ -378,7 +380,7 @@ impl Session<'_> {
     fn read_log(&mut self, pane: usize, from: Option<Position>) {
         let Some(guest) = self.app.panes.get(pane).map(|pane| pane.name.clone()) else { return };
         let read = end_of_log(&self.paths.console(&guest), from);
-        let exit = ExitRecord::read(self.paths, &guest).ok().flatten();
+        let exit = ExitRecord::latest(self.paths, &guest).ok().flatten();
         let read = read.as_ref().map(|(from, bytes)| (*from, bytes.as_slice()));
         self.app.logged(pane, read, exit.as_ref());
     }

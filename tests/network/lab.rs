@@ -88,8 +88,11 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         stop_timeout: LIMIT,
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
+        console_record: false,
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),
@@ -98,6 +101,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         dns: Vec::new(),
         ntp: Vec::new(),
         admin_keys: Vec::new(),
+        admin_group: None,
         networks: vec![network],
         guests: vec![guest],
         dir: PathBuf::new(),

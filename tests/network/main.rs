@@ -7,3 +7,4 @@ mod commands;
 mod lab;
 mod modes;
 mod ports;
+mod rates;

@@ -6,6 +6,7 @@ mod crashes;
 mod input;
 mod interrupts;
 mod life;
+mod together;
 mod trouble;
 
 #[path = "../support/site.rs"]

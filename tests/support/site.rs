@@ -109,6 +109,17 @@ impl Running {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
     }
 
+    /// Whether its first thread waits for something (the state in `/proc/PID/stat`).
+    pub fn sleeps(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    }
+
+    /// Whether it has printed this so far.
+    pub fn said(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).contains(text)
+    }
+
     /// Its end, within the limit.
     #[track_caller]
     pub fn end(mut self) -> Ran {
@@ -138,6 +149,7 @@ memory = "192M"
 disk = "1G"
 ready = ["console:Linux version"]
 stop_timeout = "1s"
+restart = "never"
 [networks.lan]
 mode = "rehearsal"
 subnet = "10.77.0.0/24"
@@ -202,7 +214,13 @@ impl TestSite {
 
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gridgate"));
-        command.arg("--site").arg(&self.paths.site).arg("--state").arg(&self.paths.state).args(words);
+        command
+            .arg("--site")
+            .arg(&self.paths.site)
+            .arg("--state")
+            .arg(&self.paths.state)
+            .args(words)
+            .stdin(Stdio::null());
         command
     }
 
@@ -212,7 +230,6 @@ impl TestSite {
         // Files, since a pipe that a guest inherited by mistake would be waited for.
         let out = self.dir.path().join(format!("{number}.out"));
         let err = self.dir.path().join(format!("{number}.err"));
-        command.stdin(Stdio::null());
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         Running { child: command.spawn().unwrap(), out, err }
     }

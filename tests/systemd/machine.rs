@@ -1,22 +1,21 @@
 //! A machine with systemd: a clone of the golden image, with gridgate installed, booted as a container.
 
-use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use gridgate::host::Live;
-use gridgate::host::disks::Disks;
-use gridgate::progress::{Progress, Talk};
 use nix::mount::{MsFlags, mount, umount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Longer than anything here takes on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+use crate::installed::{
+    ENVIRONMENT, Installed, Ran, clone_disk, install, prepared, succeeds, with_own_mounts,
+};
+
+/// Longer than anything here takes on a busy host.
+const LIMIT: Duration = Duration::from_secs(120);
 /// Room for two guests' disks.
 const DISK_BYTES: u64 = 4 << 30;
 /// Each runs guests; side by side they would only wait for each other.
@@ -41,17 +40,10 @@ pub(crate) struct Machine {
     leader: Option<Pid>,
 }
 
-/// What a command in the machine came to.
-pub(crate) struct Ran {
-    pub(crate) status: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
 /// Runs a test with a machine that is installed and not booted, in a mount namespace of its own, so that nothing can stay
 /// mounted after it; says loudly why, where that cannot be.
 pub(crate) fn with_machine(test: impl FnOnce(&mut Machine) + Send) {
-    let prepared = match prepared() {
+    let prepared = match prepared(&["systemd-nspawn", "nsenter", "setpriv", "make"]) {
         Ok(prepared) => prepared,
         Err(why) => {
             eprintln!("skipped: a machine with systemd {why}");
@@ -60,40 +52,12 @@ pub(crate) fn with_machine(test: impl FnOnce(&mut Machine) + Send) {
     };
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let done = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            let nothing = None::<&str>;
-            mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
-            // systemd-nspawn leaves directories there.
-            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
-            let mut machine = Machine::install(scratch.path(), &prepared);
-            test(&mut machine);
-        });
-        thread.join()
+    with_own_mounts(|| {
+        // systemd-nspawn leaves directories there.
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let mut machine = Machine::install(scratch.path(), &prepared);
+        test(&mut machine);
     });
-    if let Err(panic) = done {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// The state directory with golden image and kernel.
-fn prepared() -> Result<PathBuf, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("needs root".to_owned());
-    }
-    for program in ["systemd-nspawn", "nsenter", "setpriv", "make"] {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-        found.map_err(|_| format!("needs the program '{program}'"))?;
-    }
-    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("build/test/state");
-    let state = std::env::var_os("GRIDGATE_TEST_STATE").map_or_else(usual, PathBuf::from);
-    for needed in ["images/debian-12/manifest.json", "kernels/uml/linux"] {
-        if !state.join(needed).exists() {
-            return Err(format!("needs '{}' (made by: scripts/test-image)", state.join(needed).display()));
-        }
-    }
-    Ok(state)
 }
 
 impl Machine {
@@ -102,15 +66,10 @@ impl Machine {
             Self { dir: dir.to_owned(), prepared: prepared.to_owned(), container: None, leader: None };
         let (disk, tree) = (dir.join("disk"), machine.tree());
         let golden = prepared.join("images/debian-12/disk.ext4").canonicalize().unwrap();
-        Live.clone_file(&golden, &disk, DISK_BYTES, &Progress::new(Talk::Quiet)).unwrap();
-        succeeds(Command::new("resize2fs").arg("-f").arg(&disk));
+        clone_disk(&golden, &disk, DISK_BYTES);
         std::fs::create_dir(&tree).unwrap();
         succeeds(Command::new("mount").args(["-o", "loop"]).args([&disk, &tree]));
-        let installing = ["install", "PREFIX=/usr/local", "CARGO=false"];
-        let mut make = Command::new("make");
-        make.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--silent").args(installing);
-        make.arg(format!("GRIDGATE={}", env!("CARGO_BIN_EXE_gridgate")));
-        succeeds(make.arg(format!("DESTDIR={}", tree.display())));
+        install(&tree);
         succeeds(Command::new(env!("CARGO_BIN_EXE_gridgate")).arg("init").arg(tree.join("etc/gridgate")));
         // The golden image has no host keys, and nobody logs in here.
         std::fs::remove_file(tree.join("etc/systemd/system/multi-user.target.wants/ssh.service")).unwrap();
@@ -180,65 +139,6 @@ impl Machine {
         self.prepared.join(name).canonicalize().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// Runs a command in the machine, as a login of root would.
-    pub(crate) fn run(&self, command: &str) -> Ran {
-        let leader = self.leader.unwrap().to_string();
-        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let mut enter = Command::new("timeout");
-        enter.args(["--kill-after=1", &LIMIT.as_secs().to_string(), "nsenter", "--target", &leader, "--all"]);
-        enter.args(["env", "-i", path, "HOME=/root", "sh", "-c", command]);
-        let output = enter.stdin(Stdio::null()).output().unwrap();
-        Ran {
-            status: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }
-    }
-
-    /// The output of a command that must succeed.
-    pub(crate) fn tell(&self, command: &str) -> String {
-        let ran = self.run(command);
-        assert_eq!(ran.status, 0, "'{command}' said: {}\n{}\n{}", ran.stdout, ran.stderr, self.journal());
-        ran.stdout
-    }
-
-    fn journal(&self) -> String {
-        self.run("journalctl --no-pager --boot --lines=60 --unit='gridgate*'").stdout
-    }
-
-    /// Calls until it gives something; the events that are waited for here have no descriptor.
-    pub(crate) fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(Instant::now() < deadline, "never happened: {what}\n{}", self.journal());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// One property of a unit.
-    pub(crate) fn show(&self, unit: &str, property: &str) -> String {
-        self.tell(&format!("systemctl show --property={property} --value {unit}"))
-    }
-
-    /// Units of gridgate's that are not at rest, in order of name.
-    pub(crate) fn active_units(&self) -> Vec<String> {
-        let listed = "systemctl list-units --no-legend --plain --state=active,activating,deactivating,failed";
-        let units = self.tell(&format!("{listed} 'gridgate*'"));
-        units.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-    }
-
-    /// A guest as `gridgate status` has it: what was asked for, what is, whether it answers.
-    pub(crate) fn status(&self, guest: &str) -> [String; 3] {
-        let status: serde_json::Value =
-            serde_json::from_str(&self.run("gridgate --json status").stdout).unwrap();
-        let guests = status["guests"].as_array().unwrap();
-        let found = guests.iter().find(|found| found["name"] == guest).unwrap();
-        ["desired", "observed", "ready"].map(|key| found[key].as_str().unwrap().to_owned())
-    }
-
     /// Shuts the machine down as its power button would.
     pub(crate) fn power_off(&mut self) {
         let mut container = self.container.take().unwrap();
@@ -247,11 +147,28 @@ impl Machine {
         while container.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 self.container = Some(container);
-                panic!("the machine does not shut down:\n{}", self.journal());
+                panic!("the machine does not shut down:\n{}", self.evidence());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         self.leader = None;
+    }
+}
+
+impl Installed for Machine {
+    const LIMIT: Duration = LIMIT;
+
+    fn run(&self, command: &str) -> Ran {
+        let leader = self.leader.unwrap().to_string();
+        let mut enter = Command::new("timeout");
+        enter.args(["--kill-after=1", &LIMIT.as_secs().to_string(), "nsenter", "--target", &leader, "--all"]);
+        enter.args(["env", "-i"]).args(ENVIRONMENT).args(["sh", "-c", command]);
+        let output = enter.stdin(Stdio::null()).output().unwrap();
+        Ran {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }
     }
 }
 
@@ -267,12 +184,4 @@ impl Drop for Machine {
         }
         let _ = umount(&self.tree());
     }
-}
-
-fn succeeds(command: &mut Command) {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success(), "{command:?} said: {said}");
 }

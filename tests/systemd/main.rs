@@ -2,10 +2,13 @@
 //! Linux guests as units.
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
+#[path = "../support/installed.rs"]
+mod installed;
 mod machine;
 #[path = "../support/take_over.rs"]
 mod take_over;
 
+use installed::Installed;
 use machine::{Machine, with_machine};
 
 const RUNNING: [&str; 3] = ["running", "running", "ready"];

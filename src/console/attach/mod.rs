@@ -3,22 +3,25 @@
 //! stdout gets what the guest says, stderr what is said about it. A holder that ends and comes back is bridged: the client knows
 //! its place in the output and goes on from there.
 
+mod greeting;
+mod keys;
+mod link;
+mod print;
 mod session;
 pub mod terminal;
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use regex::bytes::Regex;
 
-use crate::console::logread::{self, BootReader};
-use crate::console::protocol::Mode;
+use crate::console::protocol::{Mode, Position};
 use crate::console::record::ExitRecord;
-use crate::console::sanitise::Filter;
-use crate::names::{BadName, GuestName};
-use crate::paths::Paths;
+use crate::names::BadName;
 
+pub use greeting::{log_trouble, show_end};
+pub use print::{Printed, Selection, Which, print_log};
 pub use session::attach;
 
 /// How a console is attached.
@@ -34,10 +37,33 @@ pub struct Options {
     pub raw: bool,
     /// Whether stdin is read; without it the output is only followed.
     pub input: bool,
-    /// Who is shown to others.
-    pub who: String,
+    /// Who is shown to others, and where they are.
+    pub who: Who,
+    /// At first only so many bytes of what the boot has said.
+    pub tail: Option<u64>,
+    /// Go on from here, instead of at the boot's beginning.
+    pub from: Option<Position>,
+    /// Only lines that match.
+    pub pattern: Option<Regex>,
     /// The program to start a holder with, if it ends and no service manager brings it back.
     pub revive: Option<PathBuf>,
+}
+
+/// The other end of a serial line, for what is more than bytes.
+pub trait Line {
+    /// Sends a break.
+    fn send_break(&self) -> Result<Break>;
+    /// Gives the guest's kernel a system request (the key that follows a break).
+    fn request(&self, key: char) -> Result<()>;
+}
+
+/// What became of a break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// The guest has it; the key after it is typed as any other.
+    Sent,
+    /// The line knows none, but the key after it can be given to [`Line::request`].
+    NextKey,
 }
 
 /// Why a console is not attached any more.
@@ -63,7 +89,7 @@ impl FromStr for Escape {
     type Err = BadName;
 
     /// `^]`, `^a` and the like, or `none`.
-    fn from_str(text: &str) -> Result<Self, BadName> {
+    fn from_str(text: &str) -> std::result::Result<Self, BadName> {
         if text == "none" {
             return Ok(Self(None));
         }
@@ -85,53 +111,43 @@ impl std::fmt::Display for Escape {
     }
 }
 
-/// The calling user and where they come from, as others are shown it.
-pub fn who() -> String {
-    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let user = variable("SUDO_USER").or_else(|| variable("USER"));
-    let user = user.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()));
-    match variable("SSH_CONNECTION").as_deref().and_then(|c| c.split(' ').next()) {
-        Some(from) => format!("{user} (from {from})"),
-        None => user,
+/// A user, as others are shown them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// The name that they logged in with.
+    pub name: String,
+    /// The address that they came from, and their terminal.
+    pub origin: Option<String>,
+}
+
+impl Who {
+    /// The calling user. Who uses sudo is who they were before.
+    pub fn calls() -> Self {
+        use nix::unistd::{Uid, User};
+        let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let named = |uid: u32| User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
+        // proc_pid_loginuid(5); all ones if nobody has logged in, as in a service.
+        let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|id| id.trim().parse().ok());
+        let uid = rustix::process::getuid().as_raw();
+        let name = variable("SUDO_USER")
+            .or_else(|| login.filter(|id| *id != u32::MAX).and_then(named))
+            .or_else(|| variable("USER"))
+            .or_else(|| named(uid))
+            .unwrap_or_else(|| format!("user {uid}"));
+        let address = variable("SSH_CONNECTION").and_then(|c| c.split(' ').next().map(str::to_owned));
+        let terminal = rustix::termios::ttyname(std::io::stdin(), Vec::new()).ok();
+        let terminal = terminal.map(|tty| tty.to_string_lossy().trim_start_matches("/dev/").to_owned());
+        let origin: Vec<String> = address.into_iter().chain(terminal).collect();
+        Self { name, origin: (!origin.is_empty()).then(|| origin.join(", ")) }
     }
 }
 
-/// Prints what the log has of a boot (as [`logread::resolve`] counts). Nobody reading any more is a normal end.
-pub fn print_log(paths: &Paths, guest: &GuestName, boot: i64, raw: bool, out: &mut impl Write) -> Result<()> {
-    let dir = paths.console(guest);
-    let number = logread::resolve(&dir, boot).with_context(|| no_such_boot(&dir, guest))?;
-    let mut reader = BootReader::new(&dir, number);
-    let mut filter = Filter::for_terminal();
-    let (mut buffer, mut shown) = (vec![0; 32 << 10], Vec::new());
-    loop {
-        let n = reader.read(&mut buffer).with_context(|| format!("reading '{}'", dir.display()))?;
-        shown.clear();
-        match (n, raw) {
-            (0, true) => return Ok(()),
-            (0, false) => filter.finish(&mut shown),
-            (n, true) => shown.extend_from_slice(&buffer[..n]),
-            (n, false) => filter.push(&buffer[..n], &mut shown),
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{} ({origin})", self.name),
+            None => f.write_str(&self.name),
         }
-        match out.write_all(&shown).and_then(|()| out.flush()) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.context("printing")?,
-        }
-        if n == 0 {
-            return Ok(());
-        }
-    }
-}
-
-fn no_such_boot(dir: &Path, guest: &GuestName) -> String {
-    let boots = logread::boots(dir);
-    match (boots.first(), boots.last()) {
-        (Some(first), Some(last)) => {
-            format!(
-                "guest '{guest}' has no such boot in its log; there are {} to {}",
-                first.number, last.number
-            )
-        }
-        _ => format!("guest '{guest}' has never been started, so there is no log of it"),
     }
 }
 

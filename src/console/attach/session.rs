@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,33 +11,35 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::console::client::{answer_line, connect, ensure_holder, send, understand};
-use crate::console::protocol::{Frames, Greeting, Kind, Mode, Position, Request, frame};
-use crate::console::record::{ExitRecord, ReadyState, RunRecord};
+use crate::console::client::{connect, ensure_holder};
+use crate::console::protocol::{Greeting, Kind, Mode, Position, frame};
+use crate::console::record::{ExitRecord, RunRecord};
 use crate::console::sanitise::Filter;
+use crate::console::select::Picker;
 use crate::names::GuestName;
 use crate::paths::Paths;
 
+use super::keys::{Act, Keys, help};
+use super::link::{Link, REVIVAL, Wish};
 use super::terminal::{Raw, window};
-use super::{Ended, Options};
+use super::{Break, Ended, Line, Options, greeting};
 
-/// The escape key pressed a second time within this is sent to the guest.
-const TWICE: Duration = Duration::from_millis(300);
-/// A holder that has ended is waited for so long.
-const REVIVAL: Duration = Duration::from_secs(10);
+/// As Linux waits for the key after a break (drivers/tty/serial/serial_core.c, SYSRQ_TIMEOUT).
+const REQUEST_KEY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 /// Typed bytes that wait for the holder; then stdin has to.
 const INPUT_BYTES: usize = 64 << 10;
 /// A pipe that can be written to takes this much without waiting (pipe(7), PIPE_BUF).
 const PRINTED_AT_ONCE: usize = 4096;
 
-/// Shows a guest's console until the user, the guest or a signal ends it.
-pub fn attach(paths: &Paths, guest: &GuestName, options: &Options) -> Result<Ended> {
+/// Shows a guest's console until the user, the guest or a signal ends it. `line` is asked for what a terminal cannot carry.
+pub fn attach(paths: &Paths, guest: &GuestName, options: &Options, line: &dyn Line) -> Result<Ended> {
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGWINCH] {
         mask.add(signal);
     }
-    let (link, greeting) = Link::open(paths, guest, options, options.mode, options.take, None)?;
+    let wish = Wish { mode: options.mode, take: options.take, from: options.from, tail: options.tail };
+    let (link, greeting) = Link::open_surely(paths, guest, options, &wish)?;
     mask.thread_block().context("blocking signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&mask, flags).context("listening for signals")?;
@@ -47,15 +48,17 @@ pub fn attach(paths: &Paths, guest: &GuestName, options: &Options) -> Result<End
         paths,
         guest,
         options,
+        line,
         link: Some(link),
         lost_at: None,
         mode: greeting.mode,
         at: None,
-        filter: Filter::for_terminal(),
+        picker: Picker::new(options.pattern.clone(), options.raw),
         printing: VecDeque::new(),
         typing: Vec::new(),
         reading: options.input,
-        escaped_at: None,
+        keys: Keys::new(options.escape.0.filter(|_| raw.is_some())),
+        request_until: None,
         ended: None,
         signals,
         raw,
@@ -64,31 +67,6 @@ pub fn attach(paths: &Paths, guest: &GuestName, options: &Options) -> Result<End
     // Signals that came meanwhile did their work; later ones are the caller's.
     let _ = mask.thread_unblock();
     result
-}
-
-struct Link {
-    socket: UnixStream,
-    frames: Frames,
-}
-
-impl Link {
-    fn open(
-        paths: &Paths,
-        guest: &GuestName,
-        options: &Options,
-        mode: Mode,
-        take: bool,
-        from: Option<Position>,
-    ) -> Result<(Self, Greeting)> {
-        let mut socket = connect(paths)?;
-        socket.set_read_timeout(Some(REVIVAL)).context("setting a limit")?;
-        let who = options.who.clone();
-        send(&mut socket, &Request::Attach { guest: guest.clone(), mode, take, who, from }, None)?;
-        let line = answer_line(&mut socket)?;
-        let greeting = understand(&line)?;
-        socket.set_nonblocking(true).context("preparing the connection")?;
-        Ok((Self { socket, frames: Frames::default() }, greeting))
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,15 +79,18 @@ struct Session<'a> {
     paths: &'a Paths,
     guest: &'a GuestName,
     options: &'a Options,
+    line: &'a dyn Line,
     link: Option<Link>,
     lost_at: Option<Instant>,
     mode: Mode,
     at: Option<Position>,
-    filter: Filter,
+    picker: Picker,
     printing: VecDeque<(To, Vec<u8>)>,
     typing: Vec<u8>,
     reading: bool,
-    escaped_at: Option<Instant>,
+    keys: Keys,
+    /// The next key is for [`Line::request`], if it comes before this.
+    request_until: Option<Instant>,
     /// What will be returned when everything is printed.
     ended: Option<Ended>,
     signals: SignalFd,
@@ -119,18 +100,13 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(mut self, greeting: &Greeting) -> Result<Ended> {
         if self.options.input {
-            let state = match greeting.console.ready.state {
-                ReadyState::Ready => "ready",
-                ReadyState::Waiting => "not ready yet",
-                ReadyState::Degraded => "degraded",
-            };
-            let (guest, escape) = (self.guest, self.options.escape);
+            let escape = self.options.escape;
             let leave = match (&self.raw, escape.0) {
-                (Some(_), Some(_)) => format!(", {escape} detaches"),
+                (Some(_), Some(_)) => format!(", {escape} detaches, {escape} ? helps"),
                 _ => String::new(),
             };
-            let reading = if self.mode == Mode::Read { ", read only" } else { "" };
-            self.say(&format!("connected to {guest} (running, {state}{reading}){leave}"));
+            self.say(&greeting::state(self.paths, greeting, &leave));
+            self.say(&greeting::company(&greeting.console));
         }
         self.tell_window();
         loop {
@@ -146,6 +122,11 @@ impl Session<'_> {
     }
 
     fn finish(mut self, ended: Ended) -> Ended {
+        let mut shown = Vec::new();
+        self.picker.finish(&mut shown);
+        if !shown.is_empty() {
+            self.printing.push_back((To::Stdout, shown));
+        }
         if self.options.input {
             let text = match &ended {
                 Ended::Detached => format!("detached from {}", self.guest),
@@ -207,7 +188,7 @@ impl Session<'_> {
         if !got[1].is_empty() && self.type_in()? {
             return Ok(true);
         }
-        if self.escaped_at.is_some_and(|at| at.elapsed() >= TWICE) {
+        if self.keys.is_alone(Instant::now()) {
             return Ok(true);
         }
         if !got[2].is_empty() && self.print_some()?.is_none() {
@@ -223,10 +204,10 @@ impl Session<'_> {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let escape = self.escaped_at.map(|at| TWICE.saturating_sub(at.elapsed()));
+        let escape = self.keys.wait(Instant::now());
         let lost = (self.link.is_none() && self.ended.is_none()).then_some(RETRY);
-        let first = escape.into_iter().chain(lost).min()?;
-        Some(Timespec { tv_sec: 0, tv_nsec: i64::from(first.subsec_nanos()).max(1_000_000) })
+        let first = escape.into_iter().chain(lost).min()?.max(Duration::from_millis(1));
+        Some(Timespec { tv_sec: first.as_secs().cast_signed(), tv_nsec: i64::from(first.subsec_nanos()) })
     }
 
     /// True if the signal means to end.
@@ -267,19 +248,47 @@ impl Session<'_> {
             self.reading = false;
             return Ok(self.raw.is_some());
         }
-        let escape = self.options.escape.0.filter(|_| self.raw.is_some());
-        let mut typed = Vec::with_capacity(n);
-        for &byte in &buffer[..n] {
-            match (Some(byte) == escape, self.escaped_at.take()) {
-                (true, Some(_)) | (false, None) => typed.push(byte),
-                (true, None) => self.escaped_at = Some(Instant::now()),
-                (false, Some(_)) => return Ok(true),
+        for act in self.keys.push(&buffer[..n], Instant::now()) {
+            match act {
+                Act::Type(typed) => self.typed(&typed),
+                Act::Break => self.send_break(),
+                Act::Help => self.say(&help(self.options.escape)),
+                Act::Detach => return Ok(true),
             }
         }
-        if self.mode == Mode::Write && !typed.is_empty() {
-            self.typing.extend_from_slice(&frame(Kind::Input, &typed));
-        }
         Ok(false)
+    }
+
+    fn typed(&mut self, mut typed: &[u8]) {
+        if self.mode != Mode::Write {
+            return;
+        }
+        if let (Some(until), [key, rest @ ..]) = (self.request_until.take(), typed)
+            && Instant::now() < until
+        {
+            typed = rest;
+            match self.line.request(char::from(*key)) {
+                Ok(()) => self.say(&format!("system request '{}' given", key.escape_ascii())),
+                Err(e) => self.say(&format!("{e:#}")),
+            }
+        }
+        if !typed.is_empty() {
+            self.typing.extend_from_slice(&frame(Kind::Input, typed));
+        }
+    }
+
+    fn send_break(&mut self) {
+        if self.mode != Mode::Write {
+            return self.say("only who writes can send a break");
+        }
+        match self.line.send_break() {
+            Ok(Break::Sent) => self.say("break sent; the next key is the system request, h lists them"),
+            Ok(Break::NextKey) => {
+                self.request_until = Some(Instant::now() + REQUEST_KEY);
+                self.say("the next key is the system request, h lists them");
+            }
+            Err(e) => self.say(&format!("no break was sent: {e:#}")),
+        }
     }
 
     /// Talks with the holder as far as it goes.
@@ -320,20 +329,23 @@ impl Session<'_> {
                 if let Some(at) = &mut self.at {
                     at.offset += payload.len() as u64;
                 }
-                let untouched = self.options.raw || (kind == Kind::Live && self.mode == Mode::Write);
                 let mut shown = Vec::with_capacity(payload.len());
-                if untouched {
-                    self.filter.finish(&mut shown);
+                if kind == Kind::Live && self.mode == Mode::Write {
+                    // A terminal of the writer's own: what the guest says to it now is for it.
+                    self.picker.finish(&mut shown);
                     shown.extend_from_slice(payload);
                 } else {
-                    self.filter.push(payload, &mut shown);
+                    self.picker.push(payload, &mut shown);
                 }
                 if !shown.is_empty() {
                     self.printing.push_back((To::Stdout, shown));
                 }
             }
             Kind::Position => self.at = serde_json::from_slice(payload).ok().or(self.at),
-            Kind::Mode => self.mode = serde_json::from_slice(payload).unwrap_or(Mode::Read),
+            Kind::Mode => {
+                self.mode = serde_json::from_slice(payload).unwrap_or(Mode::Read);
+                self.tell_window();
+            }
             Kind::Notice => self.say(&String::from_utf8_lossy(payload)),
             Kind::Exit => self.ended = Some(Ended::Guest(serde_json::from_slice(payload).ok())),
             Kind::Input | Kind::Resize | Kind::Detach => {}
@@ -384,7 +396,13 @@ impl Session<'_> {
         if connect(self.paths).is_err() {
             return Ok(());
         }
-        match Link::open(self.paths, self.guest, self.options, self.mode, false, self.at) {
+        // Who was writing comes first.
+        let waits = self.mode == Mode::Read && self.options.mode == Mode::Write;
+        if waits && self.lost_at.is_some_and(|at| at.elapsed() < 5 * RETRY) {
+            return Ok(());
+        }
+        let wish = Wish { mode: self.options.mode, take: false, from: self.at, tail: None };
+        match Link::open(self.paths, self.guest, self.options, &wish) {
             Ok((link, greeting)) => {
                 self.link = Some(link);
                 self.lost_at = None;

@@ -1,22 +1,27 @@
 //! An attached client: a place in the log that moves on as fast as the client reads. Nothing is kept for it but one frame.
 
 use crate::console::logread::{At, read_at};
-use crate::console::protocol::{Frames, Kind, Mode, Position};
+use crate::console::protocol::{ClientState, Frames, Kind, Mode, Position};
 use crate::console::record::ExitRecord;
 
 use super::Holder;
 use super::conn::{Conn, Phase};
 use super::console::Console;
+use super::typing::Typing;
 
 /// Frames that are sent to one client before others have their turn.
 const FRAMES_A_TURN: usize = 4;
 
 pub(super) struct Attached {
     pub(super) console: u32,
-    pub(super) who: String,
-    pub(super) mode: Mode,
+    /// Who it is, and what it may do now.
+    pub(super) client: ClientState,
+    /// What it asked for.
+    pub(super) wanted: Mode,
     /// The next byte that it gets.
     pub(super) at: Position,
+    /// What it has typed as the writer that it is.
+    pub(super) typing: Option<Typing>,
     /// What comes before is replay.
     pub(super) live_from: Position,
     /// What it has sent of an unfinished frame.

@@ -74,7 +74,7 @@ pub(super) fn make_bridge(ns: Option<&Path>, name: &str, alias: &str) -> Result<
     let netlink = &mut open(ns)?;
     // The alias cannot be given at birth. By sending both requests at once, and the second one by a number that no
     // other interface has, neither a kill leaves a bridge that nobody owns nor is a bridge of somebody else's marked.
-    let index = OWN_INDEX + u32::from_ne_bytes(random()?) % OWN_INDEX;
+    let index = own_index()?;
     let mut bridge = named(name);
     bridge.header.index = index;
     let settings = vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
@@ -160,6 +160,11 @@ pub(super) fn remove_address(ns: Option<&Path>, name: &str, address: IpNet) -> R
     let netlink = &mut open(ns)?;
     let Some(message) = address_message(netlink, name, address)? else { return Ok(()) };
     fine_if(act(netlink, vec![(RouteNetlinkMessage::DelAddress(message), 0)])?, Errno::EADDRNOTAVAIL)
+}
+
+/// A number for a new interface that no other one has.
+pub(super) fn own_index() -> Result<u32> {
+    Ok(OWN_INDEX + u32::from_ne_bytes(random()?) % OWN_INDEX)
 }
 
 /// A message about the interface of that name.

@@ -10,6 +10,7 @@ mod netlink;
 mod netns;
 mod nft;
 mod ports;
+mod tc;
 
 use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 
 use crate::names::{IfName, MacAddr};
 pub use netns::{become_program, in_netns};
+pub use tc::{Rates, lost_shapers, shaper_of};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,9 @@ pub trait Net {
         peer_name: &IfName,
         peer_mac: MacAddr,
     ) -> Result<()>;
+    /// Limits how fast packets go through a guest's port, or lets them go. The same again is fine. What shapes the guest's
+    /// own packets is an interface of its own, which outlives the port: see [`lost_shapers`].
+    fn set_rates(&self, ns: Option<&Path>, port: &IfName, rates: Rates) -> Result<()>;
     /// Asks on the interface's wire who has an address (a probe of RFC 5227, which disturbs nobody's tables), and waits
     /// at most `limit` for the first answer.
     fn arp_probe(
@@ -241,6 +246,11 @@ impl Net for super::Live {
     ) -> Result<()> {
         ports::make_veth(ns, port, peer_ns, peer_name.as_str(), peer_mac)
             .with_context(|| format!("making virtual cable '{}'", port.name))
+    }
+
+    fn set_rates(&self, ns: Option<&Path>, port: &IfName, rates: Rates) -> Result<()> {
+        tc::set_rates(ns, port.as_str(), rates)
+            .with_context(|| format!("limiting what goes through interface '{port}'"))
     }
 
     fn arp_probe(

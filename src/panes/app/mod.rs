@@ -5,8 +5,8 @@ mod tests;
 mod typing;
 
 use crate::console::attach::Escape;
+use crate::console::exit::ExitRecord;
 use crate::console::protocol::{ConsoleState, Greeting, Kind, Mode, Position};
-use crate::console::record::ExitRecord;
 use crate::report::status::GuestStatus;
 
 use super::keys::Decoder;
@@ -268,8 +268,7 @@ impl App {
         if greeting.mode == Mode::Read {
             let writer = greeting.console.writer.as_deref().unwrap_or("somebody else");
             let text = format!("{writer} is writing on {}; t takes it", pane.name);
-            self.queue.clear();
-            self.focus = Focus::Overview;
+            self.leave_guest();
             return self.say(text, now);
         }
         self.tell_window();

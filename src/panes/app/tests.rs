@@ -132,6 +132,8 @@ fn where_somebody_else_writes_it_says_who_and_t_takes() {
     app.greeted(0, &greeting("g1", Mode::Read, Some("alice (tty1)")), 0);
     assert_eq!(app.message(), Some("alice (tty1) is writing on g1; t takes it"));
     assert_eq!(app.focus, Focus::Overview);
+    // Who does not type does not wait for it either.
+    assert_eq!(app.take_wishes(), [open(0, Mode::Read, false, 0)]);
     assert_eq!(typed(&mut app, b"t"), [open(0, Mode::Write, true, 0)]);
 }
 
@@ -144,7 +146,8 @@ fn who_loses_the_console_while_typing_is_not_taken_for_one_who_commands() {
     app.take_wishes();
     assert_eq!(typed(&mut app, b"quit\r"), []);
     assert!(!app.done && app.focus == Focus::Guest);
-    assert_eq!(typed(&mut app, b"\x1dt"), [open(0, Mode::Write, true, 0)]);
+    let wishes = [open(0, Mode::Read, false, 0), open(0, Mode::Write, true, 0)];
+    assert_eq!(typed(&mut app, b"\x1dt"), wishes);
 }
 
 #[test]

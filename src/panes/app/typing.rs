@@ -208,7 +208,8 @@ impl App {
         self.focus = Focus::Overview;
         self.queue.clear();
         let Some(pane) = self.panes.get_mut(self.focused) else { return };
-        if let (Link::Open(Mode::Write) | Link::Asked(Mode::Write), Some(from)) = (pane.link, pane.at) {
+        // Also who only waits to write: the console would be given to them when nobody is there to use it.
+        if let (Link::Open(_) | Link::Asked(Mode::Write), Some(from)) = (pane.link, pane.at) {
             pane.link = Link::Asked(Mode::Read);
             self.wishes.push(Wish::Open { pane: self.focused, mode: Mode::Read, take: false, from });
         }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::console::attach::Escape;
+use crate::console::exit::{Cause, EndedBy, ExitRecord};
 use crate::console::protocol::{Kind, Position as At};
-use crate::console::record::{Cause, ExitRecord};
 use crate::panes::app::Options;
 use crate::panes::fixture::{console, greeting, status};
 use crate::panes::layout::Size;
@@ -36,6 +36,11 @@ fn site(width: u16, height: u16) -> App {
         code: Some(134),
         boot: 1,
         last_lines: vec!["Kernel panic - not syncing: no init".to_owned()],
+        by: EndedBy::Panic,
+        rung: None,
+        stop_took_ms: None,
+        launched_at_ms: 0,
+        ready_at_ms: None,
     };
     let mut ended = status("se", None);
     (ended.desired, ended.last_exit) = (Desired::Running, Some(exit.clone()));
@@ -54,10 +59,10 @@ fn every_guest_has_a_pane_with_its_state_its_writer_and_what_it_said() {
     assert_eq!(
         text(&mut site(100, 13)),
         [
-            " 1 ce  ready                  alice (tty1) writes  2 se  ended (exit 134)",
+            " 1 ce  ready                  alice (tty1) writes  2 se  ended (panic: no init)",
             "booted                                           │Call Trace:",
-            "ce login:                                        │[gridgate: se is not running any more (exit 134)]",
-            "                                                 │[gridgate: Kernel panic - not syncing: no init]",
+            "ce login:                                        │[gridgate: se is not running any more (its kernel",
+            "                                                 │panicked: no init)]",
             "                                                 │",
             "                                                 │",
             " 3 ui  stopped",
@@ -76,7 +81,7 @@ fn more_guests_than_have_room_are_on_other_pages() {
     let mut app = site(60, 11);
     let rows = text(&mut app);
     assert_eq!(rows[0], " 1 ce  ready                            alice (tty1) writes");
-    assert_eq!(rows[5], " 2 se  ended (exit 134)");
+    assert_eq!(rows[5], " 2 se  ended (panic: no init)");
     assert_eq!(rows[10], "Enter opens  i types  PgUp scrolls  / searches   page 1 of 2");
     app.typed(b"3", 0);
     let rows = text(&mut app);

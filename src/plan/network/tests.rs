@@ -36,8 +36,11 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         stop_timeout: Duration::from_secs(60),
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
+        console_record: false,
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
+        limits: Default::default(),
     };
     Site {
         name: "test".parse().unwrap(),
@@ -46,6 +49,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         dns: Vec::new(),
         ntp: Vec::new(),
         admin_keys: Vec::new(),
+        admin_group: None,
         networks,
         guests: vec![guest],
         dir: PathBuf::new(),
