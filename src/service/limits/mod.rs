@@ -19,7 +19,7 @@ pub use unit::unit_lines;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::backend::spec::Spec;
@@ -29,7 +29,7 @@ use crate::host::blockdev::Device;
 use crate::host::cgroups::Tree;
 use crate::host::net::Rates;
 use crate::host::programs::Program;
-use crate::host::{Host, blockdev};
+use crate::host::{Host, blockdev, writeback};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service;
@@ -62,6 +62,11 @@ pub fn at_launch(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -
         Keeper::Nobody => problems.extend(enter(paths, spec, limits, run.pid).err()),
         Keeper::Unit => problems.extend(of_loop_device(paths, spec, limits, run.pid).err()),
         Keeper::Systemd => {}
+    }
+    let writes = limits.disk_write_bytes.or(limits.disk_write_ops);
+    if writes.is_some() && loop_device(paths, spec, run.pid).is_none() && blockdev::below(&spec.disk).is_ok()
+    {
+        problems.extend(writeback::claim(&spec.disk).err());
     }
     for problem in problems {
         eprintln!("ignoring: {problem:#}");
@@ -136,18 +141,6 @@ fn keeper(paths: &Paths) -> Result<Keeper> {
         None if Path::new("/run/systemd/system").is_dir() => Keeper::Systemd,
         None => Keeper::Nobody,
     })
-}
-
-/// Which controllers there are for guests that no unit limits; an error says why there are none.
-pub fn controllers(paths: &Paths) -> Result<Vec<&'static str>> {
-    let found = Tree::find()?.controllers();
-    if found.is_empty() {
-        bail!("control groups (version 2) have no controllers here");
-    }
-    if keeper(paths)? == Keeper::Systemd {
-        bail!("systemd has this host's control groups, and runs another site than this one");
-    }
-    Ok(found)
 }
 
 fn has_rates(limits: &Limits) -> bool {
