@@ -1,11 +1,11 @@
 //! QEMU: a whole machine, with KVM where it really works.
 
-use std::path::Path;
-
 use anyhow::Result;
+use serde_json::json;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Plug, PlugKind, Wires, qmp};
+use super::{Backend, Order, Plug, PlugKind, Taken, Target, Wires, qmp};
+use crate::console::ready;
 use crate::host::programs::Program;
 use crate::names::Bytes;
 
@@ -58,18 +58,44 @@ impl Backend for Qemu {
                 .args(["-netdev", &format!("tap,id=net0,fd={fd}")])
                 .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={}", spec.mac)]);
         }
-        let qmp = wires.run_dir.join("qmp.sock");
+        let socket = |name: &str| comma_safe(&wires.run_dir.join(name).to_string_lossy());
         program
             // signal=off: Ctrl-C on the console is the guest's.
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", comma_safe(&qmp.to_string_lossy()))])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", socket("qmp.sock"))])
+            // QEMU serves one client a socket: the console holder listens to events on its own.
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", socket("qmp-events.sock"))])
+            .args(["-device", "virtio-serial-pci", "-chardev"])
+            .arg(format!("socket,id=agent,path={},server=on,wait=off", socket("agent.sock")))
+            .args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"])
             // A guest's panic must not look like a shutdown.
             .args(["-device", "pvpanic-pci", "-action", "panic=exit-failure"])
             .args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"])
     }
 
-    fn ask_to_stop(&self, _spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
-        qmp::call(&run_dir.join("qmp.sock"), "system_powerdown")
+    fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
+        let mut qmp = qmp::Client::connect(&target.run_dir.join("qmp.sock"), target.patience)?;
+        let sysrq = |key: &str| {
+            let keys = ["alt", "sysrq", key].map(|code| json!({ "type": "qcode", "data": code }));
+            json!({ "keys": keys })
+        };
+        match order {
+            Order::Ask => qmp.execute("system_powerdown", &json!({}))?,
+            Order::Sync => qmp.execute("send-key", &sysrq("s"))?,
+            Order::Remount => qmp.execute("send-key", &sysrq("u"))?,
+            Order::Quit => qmp.execute("quit", &json!({}))?,
+            Order::Agent => {
+                let lines = qmp.execute("query-chardev", &json!({}))?;
+                let mut lines = lines.as_array().into_iter().flatten();
+                // Nobody in the guest has the agent's line open.
+                if !lines.any(|line| line["label"] == "agent" && line["frontend-open"] == true) {
+                    return Ok(Taken::Nobody);
+                }
+                ready::shut_down_by_agent(&target.run_dir.join("agent.sock"), target.patience)?;
+                return Ok(Taken::Yes);
+            }
+        };
+        Ok(Taken::Yes)
     }
 }
 

@@ -84,7 +84,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
 
 fn host_clean(wires: &Wires) -> Result<()> {
     use crate::host::files::Files;
-    for left in ["uml", "qmp.sock"] {
+    for left in ["uml", "qmp.sock", "qmp-events.sock", "agent.sock", "stop.json", "end.json"] {
         Live.remove(&wires.run_dir.join(left))?;
     }
     Live.make_dir(&wires.run_dir.join("uml"), 0o700)

@@ -5,6 +5,7 @@
 
 pub mod desired;
 pub mod launch;
+pub mod shell;
 pub mod ladder;
 pub mod limits;
 pub mod direct;
@@ -57,7 +58,8 @@ pub trait Manager: Send + Sync {
     fn start(&self, guest: &GuestName) -> Result<()>;
     /// Stops the guest, politely at first; when this returns, its process is gone, and a boot of the host does not bring it
     /// up again. Stopped already is fine.
-    fn stop(&self, guest: &GuestName) -> Result<Stopped>;
+    /// `progress` is told, where that can be known, how far it has come.
+    fn stop(&self, guest: &GuestName, progress: &mut dyn FnMut(&str)) -> Result<Stopped>;
     /// Stops the guest as a power cut would.
     fn kill(&self, guest: &GuestName) -> Result<Stopped>;
     /// Waits until the guest is ready, for at most `limit` from its launch. An error if it ends before that, with what its

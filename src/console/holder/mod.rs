@@ -11,6 +11,7 @@
 //!   reader.rs    an attached client: its place in the log
 //!   heard.rs     what else is heard of a guest: its own words, its kernel's, QEMU's
 //!   launch.rs    starting a guest's launcher, and its end
+//!   heal.rs      putting back what was removed under it
 //!   keep.rs      terminals kept by the service manager
 //!   ending.rs    the end of a guest
 //!   again.rs     starting one again that ended by itself
@@ -26,6 +27,7 @@ mod conn;
 mod console;
 mod ending;
 mod heard;
+mod heal;
 mod keep;
 mod launch;
 mod reader;
@@ -70,6 +72,8 @@ enum Token {
     Notify(u32, u16),
     /// QEMU's events.
     Machine(u32, u16),
+    /// The run directory.
+    Health,
 }
 
 impl Token {
@@ -84,6 +88,7 @@ impl Token {
             Token::Attempt(id, index) => (6, id, index),
             Token::Notify(id, run) => (7, id, run),
             Token::Machine(id, run) => (8, id, run),
+            Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -101,6 +106,7 @@ impl Token {
             6 => Token::Attempt(id, sub),
             7 => Token::Notify(id, sub),
             8 => Token::Machine(id, sub),
+            9 => Token::Health,
             _ => return None,
         })
     }
@@ -113,6 +119,7 @@ struct Holder {
     signals: SignalFd,
     inflight: Inflight,
     kept: keep::Kept,
+    health: heal::Health,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -125,7 +132,7 @@ struct Holder {
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
     let kept = keep::Kept::receive();
-    let (mut holder, _lock) = setup::holder(paths, kept).with_context(what)?;
+    let mut holder = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
@@ -160,6 +167,7 @@ impl Holder {
         match token {
             Token::Listener => self.accept(),
             Token::Signal => self.ending = true,
+            Token::Health => self.unwell(),
             Token::Conn(id) => self.conn_event(id, flags),
             Token::Master(id, run) => self.master_event(id, run, flags),
             Token::Process(id, run) => self.process_ended(id, run),
@@ -176,12 +184,13 @@ impl Holder {
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self.consoles.values().filter_map(Console::timer).min()?;
+        let next = self.consoles.values().filter_map(Console::timer).chain(self.health.due()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.heal(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {
