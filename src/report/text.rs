@@ -46,7 +46,8 @@ pub fn status(status: &Status) -> String {
     text
 }
 
-fn state(guest: &GuestStatus) -> String {
+/// How a guest is, in one word.
+pub fn state(guest: &GuestStatus) -> String {
     match (guest.desired, guest.observed, guest.ready) {
         (_, _, Readiness::Ready) => "ready".to_owned(),
         (_, _, Readiness::Degraded) => "degraded".to_owned(),
