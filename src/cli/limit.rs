@@ -141,12 +141,12 @@ fn change(args: &Args, context: &Context, mut known: Known, changes: &[Change]) 
         spec.limits = known.site;
         spec.write(host, paths)?;
     }
-    if let (Some(spec), Some(_)) = (&known.spec, &known.run)
-        && let Err(error) = limits::apply(host, paths, spec, &now)
+    if let (Some(spec), Some(run)) = (&known.spec, &known.run)
+        && let Err(error) = limits::apply(host, paths, spec, run, &now)
     {
         old.write(host, paths, guest)?;
         // As far as it goes; the first error is the one to tell.
-        let _ = limits::apply(host, paths, spec, &before);
+        let _ = limits::apply(host, paths, spec, run, &before);
         return Err(error.context(format!("limiting guest '{guest}'")));
     }
     if now != before {

@@ -39,6 +39,30 @@ pub fn below(path: &Path) -> Result<Device> {
     whole(Path::new(SYS), Device { major, minor })
 }
 
+/// The device that is mounted there, as a process sees it.
+pub fn mounted(pid: i32, mount: &Path) -> Option<Device> {
+    of_mount(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?, mount)
+}
+
+/// Fields 3 and 5 of proc_pid_mountinfo(5); the last mount is the one on top.
+fn of_mount(mountinfo: &str, mount: &Path) -> Option<Device> {
+    let mut found = None;
+    for line in mountinfo.lines() {
+        let fields: Vec<&str> = line.split(' ').take(5).collect();
+        if let [_, _, device, _, at] = fields.as_slice()
+            && Path::new(at) == mount
+        {
+            found = parse(device).filter(|device| device.major != 0);
+        }
+    }
+    found
+}
+
+fn parse(text: &str) -> Option<Device> {
+    let (major, minor) = text.trim().split_once(':')?;
+    Some(Device { major: major.parse().ok()?, minor: minor.parse().ok()? })
+}
+
 fn whole(sys: &Path, device: Device) -> Result<Device> {
     /// Mappings upon mappings; nobody has so many.
     const DEPTH: usize = 16;
@@ -60,14 +84,13 @@ fn whole(sys: &Path, device: Device) -> Result<Device> {
         }
     }
     let text = fs::read_to_string(at.join("dev")).with_context(what)?;
-    let parsed = text.trim().split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    let (major, minor) = parsed.with_context(what)?;
-    Ok(Device { major, minor })
+    parse(&text).with_context(what)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -89,6 +112,22 @@ mod tests {
             assert_eq!(found.to_string(), "254:0");
         }
         assert!(whole(sys, Device { major: 9, minor: 9 }).is_err());
+    }
+
+    #[test]
+    fn the_device_of_a_mount_is_the_one_on_top() {
+        let text = "1 2 7:3 / /run/g/ce/root rw - ext4 /dev/loop3 rw\n4 2 7:5 / /run/g/ce/root rw - ext4 /dev/loop5 rw\n\
+                    9 2 0:5 / /dev rw - tmpfs tmpfs rw\n";
+        let found = |mount: &str| of_mount(text, Path::new(mount)).map(|device| device.to_string());
+        assert_eq!(found("/run/g/ce/root").as_deref(), Some("7:5"));
+        assert_eq!((found("/dev"), found("/nowhere")), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_mountinfo_is_read(text in "([ -~]{0,40}\n){0,4}") {
+            let _ = of_mount(&text, Path::new("/"));
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Tree {
     /// fine. Processes that it starts are born there.
     pub fn enter(&self, id: &str, guest: &str, pid: i32) -> Result<()> {
         const TRIES: usize = 50;
-        let group = self.root.join(OWN).join(id).join(guest);
+        let group = self.group(id, guest);
         let what = || format!("entering control group '{}'", group.display());
         for left in (0..TRIES).rev() {
             self.make(&group)?;
@@ -88,14 +88,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether a guest has a group.
-    pub fn has(&self, id: &str, guest: &str) -> bool {
-        self.root.join(OWN).join(id).join(guest).is_dir()
+    /// A guest's group; it need not be there.
+    pub fn group(&self, id: &str, guest: &str) -> PathBuf {
+        self.root.join(OWN).join(id).join(guest)
     }
 
-    /// Writes settings of a guest's group.
-    pub fn set(&self, id: &str, guest: &str, settings: &[Setting]) -> Result<()> {
-        let group = self.root.join(OWN).join(id).join(guest);
+    /// Writes settings of a group.
+    pub fn set(group: &Path, settings: &[Setting]) -> Result<()> {
         for (file, value) in settings {
             let path = group.join(file);
             // A kernel without accounting of the swap has no such file, and needs none.
@@ -184,7 +183,8 @@ mod tests {
         fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu memory\n").unwrap();
         tree.enter("01", "ce", 7).unwrap();
         fs::write(dir.path().join("gridgate/01/ce/cpu.max"), "").unwrap();
-        tree.set("01", "ce", &[("cpu.max", "50000 100000".to_owned()), (SWAP, "0".to_owned())]).unwrap();
+        Tree::set(&tree.group("01", "ce"), &[("cpu.max", "50000 100000".to_owned()), (SWAP, "0".to_owned())])
+            .unwrap();
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
         assert_eq!(tree.controllers(), ["cpu", "memory"]);
         for above in ["", "gridgate/", "gridgate/01/"] {
@@ -205,7 +205,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id().cast_signed();
         let entered = tree.enter(&id, "ce", pid);
-        let group = tree.root.join(OWN).join(&id).join("ce");
+        let group = tree.group(&id, "ce");
         let inside = tree.groups_of(pid).first() == Some(&group);
         tree.sweep(&id);
         let kept = group.is_dir();

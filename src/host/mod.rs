@@ -18,6 +18,7 @@ pub mod temporary;
 pub mod disks;
 pub mod remains;
 pub mod trial;
+pub mod writeback;
 pub mod model;
 pub mod recorder;
 

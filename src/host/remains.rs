@@ -24,8 +24,9 @@ pub fn take_away(host: &dyn Host, paths: &Paths, guest: &GuestName, netns: Optio
         host.remove_link(netns, &name)?;
     }
     let Ok(tree) = Tree::find() else { return Ok(true) };
-    if tree.has(&id, guest.as_str()) {
+    let group = tree.group(&id, guest.as_str());
+    if group.is_dir() {
         tree.sweep(&id);
     }
-    Ok(!tree.has(&id, guest.as_str()))
+    Ok(!group.is_dir())
 }

@@ -137,9 +137,12 @@ fn plug(host: &dyn Host, spec: &Spec, backend: &dyn Backend, alias: &str) -> Res
     })
 }
 
+/// Where a guest's disk is mounted, in its run directory.
+pub const TREE: &str = "root";
+
 /// Mounts the disk where only this process and its children see it, so that the kernel unmounts it at their end.
 fn mount_tree(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
-    let dir = paths.run_guest(&spec.guest).join("root");
+    let dir = paths.run_guest(&spec.guest).join(TREE);
     let what = || format!("mounting '{}' at '{}'", spec.disk.display(), dir.display());
     std::fs::create_dir_all(&dir).with_context(what)?;
     #[expect(unsafe_code, reason = "unshare is unsafe for file descriptors, which are not unshared here")]

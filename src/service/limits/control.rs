@@ -10,8 +10,8 @@ use crate::host::cgroups::{SWAP, Setting};
 const PERIOD_US: u64 = 100_000;
 const MAX: &str = "max";
 
-/// What is written into a guest's group; without a device nothing of the disk's.
-pub fn settings(limits: &Limits, controllers: &[&str], device: Option<Device>) -> Vec<Setting> {
+/// What is written into a guest's group; for its disk, on each of these devices.
+pub fn settings(limits: &Limits, controllers: &[&str], devices: &[Device]) -> Vec<Setting> {
     let mut settings = Vec::new();
     let plain = |value: Option<u64>| value.map_or(MAX.to_owned(), |value| value.to_string());
     if controllers.contains(&"cpu") {
@@ -27,19 +27,25 @@ pub fn settings(limits: &Limits, controllers: &[&str], device: Option<Device>) -
     if controllers.contains(&"pids") {
         settings.push(("pids.max", plain(limits.pids)));
     }
-    if let Some(device) = device.filter(|_| controllers.contains(&"io")) {
-        settings.push((
-            "io.max",
-            format!(
-                "{device} rbps={} wbps={} riops={} wiops={}",
-                plain(limits.disk_read_bytes),
-                plain(limits.disk_write_bytes),
-                plain(limits.disk_read_ops),
-                plain(limits.disk_write_ops)
-            ),
-        ));
+    if controllers.contains(&"io") {
+        settings.extend(devices.iter().map(|device| of_disk(limits, *device)));
     }
     settings
+}
+
+/// What is written for one device.
+pub fn of_disk(limits: &Limits, device: Device) -> Setting {
+    let word = |key: &str, value: Option<u64>| match value {
+        Some(value) => format!(" {key}={value}"),
+        None => format!(" {key}={MAX}"),
+    };
+    let words = [
+        word("rbps", limits.disk_read_bytes),
+        word("wbps", limits.disk_write_bytes),
+        word("riops", limits.disk_read_ops),
+        word("wiops", limits.disk_write_ops),
+    ];
+    ("io.max", format!("{device}{}", words.concat()))
 }
 
 /// The controller that holds a limit; none does for the network.
@@ -113,8 +119,8 @@ mod tests {
             disk_read_ops: Some(10),
             ..Limits::default()
         };
-        let device = Some(Device { major: 254, minor: 0 });
-        for (file, value) in settings(&limits, &["cpu", "memory", "pids", "io"], device) {
+        let devices = [Device { major: 254, minor: 0 }];
+        for (file, value) in settings(&limits, &["cpu", "memory", "pids", "io"], &devices) {
             std::fs::write(dir.path().join(file), value + "\n").unwrap();
         }
         let io = std::fs::read_to_string(dir.path().join("io.max")).unwrap();
@@ -125,8 +131,8 @@ mod tests {
     #[test]
     fn nothing_is_written_for_what_is_not_there() {
         let limits = Limits { disk_read_ops: Some(5), ..Limits::default() };
-        assert_eq!(settings(&limits, &["io"], None), []);
-        assert_eq!(settings(&limits, &["pids"], None), [("pids.max", "max".to_owned())]);
+        assert_eq!(settings(&limits, &["io"], &[]), []);
+        assert_eq!(settings(&limits, &["pids"], &[]), [("pids.max", "max".to_owned())]);
     }
 
     #[test]

@@ -19,18 +19,20 @@ pub use unit::unit_lines;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::backend::spec::Spec;
 use crate::config::limits::{Limit, Limits};
 use crate::console::record::RunRecord;
+use crate::host::blockdev::Device;
 use crate::host::cgroups::Tree;
 use crate::host::net::Rates;
 use crate::host::programs::Program;
-use crate::host::{Host, blockdev};
+use crate::host::{Host, blockdev, writeback};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::service;
 use crate::service::systemd::{self, Systemd};
 
 /// A limit that does not hold.
@@ -56,8 +58,15 @@ pub fn at_launch(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -
     if has_rates(limits) {
         problems.extend(rate(host, spec, limits).err());
     }
-    if keeper(paths)? == Keeper::Nobody {
-        problems.extend(enter(paths, spec, limits, run.pid).err());
+    match keeper(paths)? {
+        Keeper::Nobody => problems.extend(enter(paths, spec, limits, run.pid).err()),
+        Keeper::Unit => problems.extend(of_loop_device(paths, spec, limits, run.pid).err()),
+        Keeper::Systemd => {}
+    }
+    let writes = limits.disk_write_bytes.or(limits.disk_write_ops);
+    if writes.is_some() && loop_device(paths, spec, run.pid).is_none() && blockdev::below(&spec.disk).is_ok()
+    {
+        problems.extend(writeback::claim(&spec.disk).err());
     }
     for problem in problems {
         eprintln!("ignoring: {problem:#}");
@@ -69,12 +78,15 @@ pub fn at_launch(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -
 }
 
 /// Makes these the limits of a running guest, at once.
-pub fn apply(host: &dyn Host, paths: &Paths, spec: &Spec, limits: &Limits) -> Result<()> {
+pub fn apply(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord, limits: &Limits) -> Result<()> {
     rate(host, spec, limits)?;
     match keeper(paths)? {
-        Keeper::Unit => to_unit(host, spec, limits),
+        Keeper::Unit => {
+            to_unit(host, spec, limits)?;
+            of_loop_device(paths, spec, limits, run.pid)
+        }
         Keeper::Nobody => match Tree::find() {
-            Ok(tree) if !tree.controllers().is_empty() => set(&tree, paths, spec, limits),
+            Ok(tree) if !tree.controllers().is_empty() => set(&tree, paths, spec, limits, run.pid),
             _ => Ok(()),
         },
         Keeper::Systemd => Ok(()),
@@ -131,18 +143,6 @@ fn keeper(paths: &Paths) -> Result<Keeper> {
     })
 }
 
-/// Which controllers there are for guests that no unit limits; an error says why there are none.
-pub fn controllers(paths: &Paths) -> Result<Vec<&'static str>> {
-    let found = Tree::find()?.controllers();
-    if found.is_empty() {
-        bail!("control groups (version 2) have no controllers here");
-    }
-    if keeper(paths)? == Keeper::Systemd {
-        bail!("systemd has this host's control groups, and runs another site than this one");
-    }
-    Ok(found)
-}
-
 fn has_rates(limits: &Limits) -> bool {
     limits.net_in_bytes.is_some() || limits.net_out_bytes.is_some()
 }
@@ -156,15 +156,31 @@ fn enter(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
     match Tree::find() {
         Ok(tree) if !tree.controllers().is_empty() => {
             tree.enter(&paths.id(), spec.guest.as_str(), pid)?;
-            set(&tree, paths, spec, limits)
+            set(&tree, paths, spec, limits, pid)
         }
         _ => Ok(()),
     }
 }
 
-fn set(tree: &Tree, paths: &Paths, spec: &Spec, limits: &Limits) -> Result<()> {
-    let settings = control::settings(limits, &tree.controllers(), blockdev::below(&spec.disk).ok());
-    tree.set(&paths.id(), spec.guest.as_str(), &settings)
+fn set(tree: &Tree, paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
+    let device = loop_device(paths, spec, pid).or_else(|| blockdev::below(&spec.disk).ok());
+    let settings = control::settings(limits, &tree.controllers(), device.as_slice());
+    Tree::set(&tree.group(&paths.id(), spec.guest.as_str()), &settings)
+}
+
+/// What a container reads and writes goes through the loop device that its disk is mounted from, and only there can it be
+/// held up at once: below it are pages that whoever touched the file first answers for. No unit can name it, because the
+/// kernel gives it out at launch; systemd leaves settings alone that are for devices which it was not told of.
+fn of_loop_device(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
+    let (Some(device), Ok(tree)) = (loop_device(paths, spec, pid), Tree::find()) else { return Ok(()) };
+    match own_group(&tree, paths, &spec.guest, pid).filter(|group| group.join("io.max").exists()) {
+        Some(group) => Tree::set(&group, &[control::of_disk(limits, device)]),
+        None => Ok(()),
+    }
+}
+
+fn loop_device(paths: &Paths, spec: &Spec, pid: i32) -> Option<Device> {
+    blockdev::mounted(pid, &paths.run_guest(&spec.guest).join(service::launch::TREE))
 }
 
 /// Units that the generator wrote are read anew, by which running ones change, too; others are told one setting after the
