@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use crate::backend::spec::Spec;
 use crate::config::site::Site;
+use crate::console::exit::marks::StopMark;
 use crate::console::now_ms;
 use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
+use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -55,6 +57,14 @@ pub struct GuestStatus {
     pub cpu_ms: Option<u64>,
     /// How its last run ended.
     pub last_exit: Option<ExitRecord>,
+    /// Who is stopping it has come so far.
+    pub stopping: Option<StopMark>,
+    /// The signs of readiness that are missing.
+    pub missing: Vec<String>,
+    /// What it says of itself.
+    pub says: Option<String>,
+    /// What is remembered of early deaths, and when it is tried again.
+    pub restarts: Option<Restarts>,
 }
 
 /// Whether a guest's process is there.
@@ -127,6 +137,10 @@ fn look(
         run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
     });
     let usage = run.as_ref().map(|run| used.of(run));
+    let missing = ready.iter().filter(|ready| ready.state != ReadyState::Ready);
+    let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
+    let restarts = Restarts::read(paths, name);
+    let says = ready.as_ref().and_then(|ready| ready.said.clone());
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -147,10 +161,17 @@ fn look(
         address,
         pid: run.as_ref().map(|run| run.pid),
         uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
-        ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
+        ready_after_ms: ready
+            .as_ref()
+            .filter(|ready| ready.state == ReadyState::Ready)
+            .map(|ready| ready.after_ms),
         memory_bytes: usage.map(|(memory, _)| memory),
         cpu_ms: usage.map(|(_, cpu)| cpu),
-        last_exit: ExitRecord::read(paths, name)?,
+        last_exit: ExitRecord::latest(paths, name)?,
+        stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
+        missing: missing.map(|check| check.check.to_string()).collect(),
+        says,
+        restarts: (restarts != Restarts::default()).then_some(restarts),
     })
 }
 
