@@ -7,6 +7,7 @@ mod input;
 mod interrupts;
 mod life;
 mod together;
+mod supervision;
 mod trouble;
 
 #[path = "../support/site.rs"]
