@@ -5,7 +5,8 @@
 //!   lock                         held by every command that changes something
 //!   images/NAME/                 golden image: disk.ext4 manifest.json [vmlinuz initrd.img]
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
-//!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
+//!   guests/NAME/                 disk spec.json identity.json limits.json desired last-exit.json
+//!                                keys/ console/
 //!   events.jsonl events.old.jsonl  what happened, the newest last
 //!   known_hosts                  host keys of all guests, written before their first boot
 //!   keys/site_ed25519            the key that `gridgate ssh` logs in with
@@ -96,6 +97,11 @@ impl Paths {
     /// What was drawn for the guest: machine-id, host keys. Private.
     pub fn identity(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("identity.json")
+    }
+
+    /// Limits that `gridgate limit` was told, over those of the site's files.
+    pub fn limits(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("limits.json")
     }
 
     /// What was asked for last: `running` or `stopped`.

@@ -610,3 +610,17 @@ proptest! {
         let _ = load(dir.path(), &LoadOptions { set, ..LoadOptions::default() });
     }
 }
+
+#[test]
+fn who_may_read_consoles_and_what_is_kept_of_them_is_asked_for() {
+    let site = loaded(&[("site.toml", SITE), ("guests/ce.toml", "role = \"ce\"\n")]);
+    assert_eq!((site.admin_group, site.guests[0].console_record), (None, false));
+    let conf = format!("{SITE_CONF}ADMIN_GROUP=operators\n");
+    let site = loaded(&[("site.conf", &conf), ("guests/ce.conf", "ROLE=ce\nCONSOLE_RECORD=yes\n")]);
+    assert_eq!((site.admin_group.as_deref(), site.guests[0].console_record), (Some("operators"), true));
+    let bad = format!("admin_group = \"0 wheel\"\n{SITE}");
+    assert_eq!(
+        told(&[("site.toml", &bad), ("guests/ce.toml", "")]),
+        ["site.toml:1:15: admin_group '0 wheel' is not the name of a group"]
+    );
+}

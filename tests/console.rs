@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gridgate::console::logread::{self, BootReader};
@@ -178,6 +181,82 @@ fn who_waits_to_write_is_the_writer_when_the_other_leaves() {
 }
 
 #[test]
+fn who_typed_is_written_down_and_not_what() {
+    use gridgate::console::writers::writers;
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "exec cat", plain());
+    let dir = site.paths.console(&ce.name);
+    let mut first = site.attach(&ce.name, Mode::Write, false, None);
+    first.send(Kind::Input, b"sec");
+    first.send(Kind::Input, b"ret\n");
+    first.read_until(|seen| seen.live == b"secret\n");
+    assert_eq!(writers(&dir).iter().map(|w| w.bytes).collect::<Vec<_>>(), [None]);
+    let mut second = site.attach(&ce.name, Mode::Write, true, None);
+    first.read_until(|seen| seen.modes == [Mode::Read]);
+    second.send(Kind::Input, b"x");
+    second.read_until(|seen| seen.output() == b"secret\nx");
+    second.send(Kind::Detach, b"");
+    eventually("they have left", || site.state(&ce.name).filter(|s| s.attached == 1));
+    let known = writers(&dir);
+    assert_eq!(
+        known.iter().map(|w| (w.who.as_str(), w.bytes)).collect::<Vec<_>>(),
+        [("Write", Some(7)), ("Write", Some(1))]
+    );
+    assert!(
+        known
+            .iter()
+            .all(|w| w.pid == std::process::id().cast_signed() && w.ended_at_ms >= Some(w.began_at_ms))
+    );
+    assert!(!dir.join("typed.jsonl").exists());
+}
+
+#[test]
+fn what_is_typed_is_kept_for_root_if_the_site_asks_for_it() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "exec cat", Settings { record: true, ..plain() });
+    let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    writer.send(Kind::Input, b"hal\x1b[D");
+    writer.send(Kind::Input, b"t\r");
+    writer.read_until(|seen| seen.live.ends_with(b"t\r"));
+    let path = site.paths.console(&ce.name).join("typed.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(r#""text":"hal\\x1b[Dt\\r""#), "{text}");
+    assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn the_administrators_group_reads_a_consoles_files_and_nobody_else() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(adm) = nix::unistd::Group::from_name("adm").unwrap() else {
+        eprintln!("skipped: this host has no group 'adm'");
+        return;
+    };
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "echo hello; exec cat", plain());
+    let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    writer.send(Kind::Input, b"x");
+    writer.read_until(|seen| seen.output() == b"hello\nx");
+    let dir = site.paths.console(&ce.name);
+    let told = |path: &std::path::Path| {
+        let meta = path.metadata().unwrap();
+        (meta.gid(), meta.mode() & 0o7777)
+    };
+    assert_eq!(told(&dir), (adm.gid.as_raw(), 0o750));
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(told(&entry.path()), (adm.gid.as_raw(), 0o640), "{:?}", entry.path());
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(
+        names,
+        ["000001-000000000000.log", "000001-000000000000.times", "index.jsonl", "writers.jsonl"]
+    );
+}
+
+#[test]
 fn the_writers_window_is_the_guests_window() {
     let Some(mut site) = Site::new() else { return };
     let ce = site.guest("ce", "while read line; do stty size; done", plain());
@@ -276,6 +355,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_costs_the_log_and_not_the_console() {
     let Some(mut site) = Site::new() else { return };
     let Some(_disk) = SmallDisk::at(&site.paths.console(&guest("ce"))) else { return };
+    std::fs::write(site.paths.console(&guest("ce")).join("ballast"), [0; 20_000]).unwrap();
     let ce = site.guest("ce", &format!("{}; exec cat", numbers(20_000)), plain());
     let said = numbered(20_000).len() as u64;
     let state = eventually("all is said", || site.state(&ce.name).filter(|s| s.output_bytes == said));
@@ -289,4 +369,91 @@ fn a_full_disk_costs_the_log_and_not_the_console() {
     let seen = writer.read_until(|seen| seen.live.len() == 12);
     assert_eq!(seen.live, b"still served");
     assert_eq!(seen.notices, [format!("{} bytes skipped", state.lost_bytes)]);
+    // Somebody makes room.
+    std::fs::remove_file(site.paths.console(&ce.name).join("ballast")).unwrap();
+    writer.send(Kind::Input, b", and logged");
+    writer.read_until(|seen| seen.notices.len() == 2);
+    let lost = state.lost_bytes + 12;
+    assert_eq!(writer.seen.notices[1], format!("the log is written again; {lost} bytes are missing in it"));
+    assert_eq!(writer.seen.live, b"still served, and logged");
+    let now = site.state(&ce.name).unwrap();
+    assert_eq!((now.lost_bytes, now.log_trouble), (lost, None));
+    assert!(log_of(&site.paths, "ce", 0).ends_with(b", and logged"));
+}
+
+/// What the holder tells its service manager, and the descriptor that came with it.
+fn told_manager(manager: &UnixDatagram) -> (String, Option<OwnedFd>) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let (mut ancillary, mut text) = (RecvAncillaryBuffer::new(&mut space), [0; 4096]);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(manager, &mut [std::io::IoSliceMut::new(&mut text)], &mut ancillary, flags).unwrap();
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (String::from_utf8(text[..got.bytes].to_vec()).unwrap(), fd)
+}
+
+#[test]
+fn a_service_manager_hands_the_terminals_to_the_next_holder() {
+    let Some(mut site) = Site::without_holder() else { return };
+    let manager = UnixDatagram::bind(site.paths.state.join("notify")).unwrap();
+    manager.set_read_timeout(Some(support::LIMIT)).unwrap();
+    let mut holder = Command::new(support::exe());
+    holder.env("NOTIFY_SOCKET", site.paths.state.join("notify")).stdin(Stdio::null());
+    site.start_holder_as(holder);
+    assert_eq!(told_manager(&manager).0, "READY=1");
+    let ce = site.guest("ce", "echo booted; exec cat", plain());
+    let (text, master) = told_manager(&manager);
+    let mut record = RunRecord::read(&site.paths, &ce.name).unwrap().unwrap();
+    let name = format!("ce.{}.{}", ce.pid, record.start_ticks);
+    assert_eq!(text, format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"));
+    site.kill_holder();
+    // As if the guest's process had none, or could not be asked for it.
+    record.console_fd = 9999;
+    record.write(&site.paths, &ce.name).unwrap();
+    let mut next = Command::new("sh");
+    next.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 0</dev/null"]).arg(support::exe());
+    next.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", &name).stdin(master.unwrap());
+    next.env("NOTIFY_SOCKET", site.paths.state.join("notify"));
+    site.start_holder_as(next);
+    let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    writer.send(Kind::Input, b"hello");
+    writer.read_until(|seen| seen.output() == b"booted\nhello");
+    assert_eq!(told_manager(&manager).0, format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"));
+    assert_eq!(told_manager(&manager).0, "READY=1");
+    support::kill(ce.pid, rustix::process::Signal::KILL);
+    assert_eq!(told_manager(&manager).0, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+}
+
+#[test]
+fn an_emptied_run_directory_is_filled_again() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "echo booted; exec cat", plain());
+    let mut old = site.attach(&ce.name, Mode::Write, false, None);
+    old.read_until(|seen| seen.output() == b"booted\n");
+    let record = RunRecord::read(&site.paths, &ce.name).unwrap();
+    std::fs::remove_dir_all(&site.paths.run).unwrap();
+    old.read_until(|seen| seen.notices.iter().any(|n| n.starts_with("the run directory was emptied")));
+    old.send(Kind::Input, b"still there");
+    old.read_until(|seen| seen.output() == b"booted\nstill there");
+    assert_eq!(RunRecord::read(&site.paths, &ce.name).unwrap(), record);
+    let mut new = site.attach(&ce.name, Mode::Read, false, None);
+    new.read_until(|seen| seen.output() == b"booted\nstill there");
+    assert!(site.paths.ready_record(&ce.name).exists() && site.paths.console_record(&ce.name).exists());
+    // And once more, file by file.
+    for path in [site.paths.holder_socket(), site.paths.holder_lock(), site.paths.holder_inflight()] {
+        std::fs::remove_file(path).unwrap();
+    }
+    eventually("it can be asked again", || gridgate::console::client::holder_runs(&site.paths).then_some(()));
+    let mut second = Command::new(support::exe());
+    second.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state).arg("hold");
+    assert_eq!(second.stderr(Stdio::null()).status().unwrap().code(), Some(1), "it is refused as before");
+    if support::take_over::is_possible() {
+        site.kill_holder();
+        site.start_holder();
+        site.attach(&ce.name, Mode::Read, false, None)
+            .read_until(|seen| seen.output() == b"booted\nstill there");
+    }
 }

@@ -82,6 +82,12 @@ pub struct Spec {
     pub stop_timeout_ms: u64,
     /// Bound of its console logs.
     pub console_log_bytes: Bytes,
+    /// Whether what is typed on its console is kept.
+    #[serde(default)]
+    pub console_record: bool,
+    /// The group that may read its console's logs.
+    #[serde(default)]
+    pub admin_group: Option<String>,
     /// Guests that it waits for.
     #[serde(default)]
     pub waits_for: Vec<GuestName>,
@@ -140,6 +146,8 @@ pub(crate) mod tests {
             ready_timeout_ms: 60_000,
             stop_timeout_ms: 30_000,
             console_log_bytes: Bytes(1 << 20),
+            console_record: false,
+            admin_group: None,
             waits_for: Vec::new(),
             console_watch: Vec::new(),
             supervision: Supervision::default(),

@@ -9,15 +9,19 @@ use regex::bytes::Regex;
 
 use crate::backend::line::SerialLine;
 use crate::backend::spec::Spec;
-use crate::cli::{Context, Ending, Exit, print_json};
-use crate::console::attach::{Ended, Escape, Options, Selection, Which, Who, attach, print_log, show_end};
+use crate::cli::{Context, Ending, Exit, print, print_json};
+use crate::console::attach::{
+    Ended, Escape, Options, Selection, Which, Who, attach, print_log, print_rest, show_end,
+};
 use crate::console::client;
 use crate::console::protocol::Mode;
 use crate::console::ready;
 use crate::console::record::RunRecord;
 use crate::console::times::Window;
 use crate::console::when::{self, When};
+use crate::console::writers;
 use crate::names::{Bytes, GuestName};
+use crate::report::text::table;
 
 /// Attach to a guest's console, or print its log
 ///
@@ -27,8 +31,14 @@ use crate::names::{Bytes, GuestName};
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// The guest
-    #[arg(required_unless_present = "broadcast")]
+    #[arg(required_unless_present_any = ["all", "broadcast"])]
     pub guest: Option<GuestName>,
+    /// More guests, with --all
+    #[arg(value_name = "GUEST", requires = "all")]
+    pub more: Vec<GuestName>,
+    /// Show every guest's console (or those that are named) in panes of this terminal; ? lists the keys
+    #[arg(long, conflicts_with_all = ["take", "log", "raw", "tail", "wait", "writers", "broadcast"])]
+    pub all: bool,
     /// Do not type, only read
     #[arg(long)]
     pub read_only: bool,
@@ -65,6 +75,9 @@ pub struct ConsoleArgs {
     /// Leave escape sequences that could harm a terminal in
     #[arg(long)]
     pub raw: bool,
+    /// Print who has typed, from where, when and how much
+    #[arg(long, requires = "guest", conflicts_with_all = ["log", "read_only", "take", "wait", "broadcast"])]
+    pub writers: bool,
     /// Show a line to everybody who is attached, to this guest or to any
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["log", "read_only", "take", "wait"])]
     pub broadcast: Option<String>,
@@ -76,6 +89,9 @@ pub fn run(args: &ConsoleArgs, context: &Context, revive: Option<PathBuf>) -> Re
         return broadcast(args.guest.as_ref(), text, context);
     }
     let Some(guest) = &args.guest else { bail!("no guest is named") };
+    if args.writers {
+        return writers(guest, context);
+    }
     if args.log {
         return log(args, guest, context, revive);
     }
@@ -175,8 +191,16 @@ fn log(args: &ConsoleArgs, guest: &GuestName, context: &Context, revive: Option<
     let printed = print_log(&context.paths, guest, &selection, &mut std::io::stdout().lock(), &mut say)?;
     if follows {
         options.from = is_running(context, guest)?.then_some(printed.end);
-        show(args, guest, context, &options)?;
-        return Ok(Exit::Done);
+        let shown = if options.from.is_some() || args.wait {
+            show(args, guest, context, &options)
+        } else {
+            Err(anyhow::anyhow!("following the console of guest '{guest}': it has ended"))
+        };
+        if shown.is_err() && !is_running(context, guest)? {
+            print_rest(&context.paths, guest, printed.end, &selection, &mut std::io::stdout().lock())?;
+            return Ok(Exit::Done);
+        }
+        return shown.map(|()| Exit::Done);
     }
     Ok(if selection.pattern.is_some() && printed.picked == 0 { Exit::Differs } else { Exit::Done })
 }
@@ -195,6 +219,29 @@ fn broadcast(guest: Option<&GuestName>, text: &str, context: &Context) -> Result
         let clients: usize = told.iter().map(|told| told.clients).sum();
         context.progress.say(&format!("{clients} attached to {} consoles were told", told.len()));
     }
+    Ok(Exit::Done)
+}
+
+fn writers(guest: &GuestName, context: &Context) -> Result<Exit> {
+    let writers = writers::writers(&context.paths.console(guest));
+    if context.json {
+        print_json(&serde_json::json!({ "version": 1, "writers": writers }))?;
+        return Ok(Exit::Done);
+    }
+    let head = ["WHO", "FROM", "FIRST KEY", "LAST KEY", "BYTES", "BOOT"].map(str::to_owned);
+    let mut rows = vec![head.to_vec()];
+    for writer in &writers {
+        let open = || "-".to_owned();
+        rows.push(vec![
+            writer.who.clone(),
+            writer.origin.clone().unwrap_or_else(open),
+            when::local(writer.began_at_ms),
+            writer.ended_at_ms.map_or_else(open, when::local),
+            writer.bytes.map_or_else(open, |bytes| bytes.to_string()),
+            writer.boot.to_string(),
+        ]);
+    }
+    print(&table(&rows))?;
     Ok(Exit::Done)
 }
 

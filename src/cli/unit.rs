@@ -10,6 +10,7 @@ use crate::backend::spec::Spec;
 use crate::console::exit;
 use crate::console::record::{Cause, RunRecord};
 use crate::host::files::Files;
+use crate::host::remains;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
 use crate::service::{self, Readiness};
@@ -61,6 +62,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
                 _ => (Cause::Unknown, None),
             };
             exit::ended(paths, guest, cause, code)?;
+            let netns = record.and_then(|record| record.netns);
+            remains::take_away(&context.host, paths, guest, netns.as_deref())?;
         }
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;

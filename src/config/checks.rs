@@ -26,6 +26,16 @@ pub(super) fn label(text: &str) -> Checked {
     text.parse::<GuestName>().map(drop).map_err(reason)
 }
 
+/// As groupadd(8) takes it.
+pub(super) fn group(text: &str) -> Checked {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    match begins_well && text.len() <= 32 && text.chars().all(known) {
+        true => Ok(()),
+        false => Err("is not the name of a group".to_owned()),
+    }
+}
+
 pub(super) fn image(text: &str) -> Checked {
     text.parse::<ImageName>().map(drop).map_err(reason)
 }

@@ -328,6 +328,7 @@ impl Draft<'_> {
             limits: self.limits(),
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
+            console_record: pick("console_record")?.flag()?,
             console_watch: pick("console_watch")
                 .map(|said| said.texts().into_iter().map(|(text, _)| text.to_owned()).collect())
                 .unwrap_or_default(),

@@ -87,6 +87,7 @@ pub const GUEST: &[Key] = &[
     key("delay", &["DELAY"], Span, "\"10s\"", Defaults),
     key("autostart", &["AUTOSTART", "ONBOOT"], Flag, "true", Defaults),
     key("console_log", &["CONSOLE_LOG"], Size(64 << 10, 1 << 40), "\"8M\"", Defaults),
+    key("console_record", &["CONSOLE_RECORD"], Flag, "true", Defaults),
     key(
         "console_watch",
         &["CONSOLE_WATCH"],
@@ -128,6 +129,7 @@ pub const SITE: &[Key] = &[
         Guest,
     ),
     key("admin_key_file", &["ADMIN_KEY_FILE"], Text(checks::path), "\"admins.pub\"", Guest),
+    key("admin_group", &["ADMIN_GROUP"], Text(checks::group), "\"adm\"", Guest),
     key("guests", &["GUESTS"], Texts(Parted::Words, checks::label), "[\"ce\", \"wn\"]", Guest),
     key("rehearsal", &["REHEARSAL"], Flag, "true", Guest),
     key("defaults", &[], Table, "{ memory = \"512M\" }", Guest),

@@ -26,6 +26,8 @@ pub struct Site {
     pub ntp: Vec<String>,
     /// Public keys (lines of authorized_keys) that may log in as root on every guest.
     pub admin_keys: Vec<String>,
+    /// The group that may read consoles' logs; `adm`, where there is one, if the site says nothing.
+    pub admin_group: Option<String>,
     /// In the order of the site file.
     pub networks: Vec<Network>,
     /// In the order of the site file's list; else sorted by name.
@@ -50,6 +52,7 @@ impl Site {
             dns,
             ntp,
             admin_keys,
+            admin_group: None,
             networks: Vec::new(),
             guests: Vec::new(),
             dir,
@@ -153,6 +156,8 @@ pub struct Guest {
     pub autostart: bool,
     /// Bound of its console logs, all boots together.
     pub console_log_bytes: Bytes,
+    /// Whether what is typed on its console is kept, and not only who typed and how much.
+    pub console_record: bool,
     /// Patterns (regular expressions) of lines on its console that become events.
     pub console_watch: Vec<String>,
     /// Further words for the guest kernel's command line.

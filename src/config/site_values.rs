@@ -27,6 +27,8 @@ pub struct SiteValues {
     pub ntp: Vec<String>,
     /// Lines of authorized_keys.
     pub admin_keys: Vec<String>,
+    /// The group that may read consoles' logs.
+    pub admin_group: Option<String>,
     /// Whether all networks are rehearsed.
     pub rehearsal: bool,
 }
@@ -40,9 +42,18 @@ pub fn read(
     problems: &mut Problems,
 ) -> SiteValues {
     let pick = |key: &str| layers.pick(key).map(|e| &e.value);
-    for key in
-        ["name", "description", "domain", "dns", "ntp", "admin_keys", "admin_key_file", "guests", "rehearsal"]
-    {
+    for key in [
+        "name",
+        "description",
+        "domain",
+        "dns",
+        "ntp",
+        "admin_keys",
+        "admin_key_file",
+        "admin_group",
+        "guests",
+        "rehearsal",
+    ] {
         explain.layered("", key, layers);
     }
     if pick("name").is_none() {
@@ -73,6 +84,7 @@ pub fn read(
         dns: texts("dns").into_iter().filter_map(|(address, _)| address.parse().ok()).collect(),
         ntp: texts("ntp").into_iter().map(|(server, _)| server.to_owned()).collect(),
         admin_keys,
+        admin_group: pick("admin_group").and_then(|v| v.text()).map(str::to_owned),
         rehearsal: pick("rehearsal").and_then(|v| v.flag()).unwrap_or(false),
         name,
     }
@@ -114,6 +126,7 @@ impl SiteValues {
             dns: self.dns,
             ntp: self.ntp,
             admin_keys: self.admin_keys,
+            admin_group: self.admin_group,
             networks: Vec::new(),
             guests: Vec::new(),
             dir: dir.to_owned(),

@@ -2,11 +2,11 @@
 //!
 //! The form on disk is told in [`super::logread`].
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::console::access::Access;
 use crate::console::logread::{self, Event, Marker, Segment};
 use crate::console::now_ms;
 use crate::console::times::Stamper;
@@ -22,6 +22,7 @@ const KEPT_BOOTS: u32 = 64;
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
+    access: Access,
     bound: u64,
     segments: Vec<Segment>,
     /// The last segment and its index, if they are open.
@@ -38,7 +39,19 @@ impl Log {
         let segments = logread::segments(dir);
         let boot = logread::resolve(dir, 0).unwrap_or(0);
         let end = segments.last().filter(|s| s.boot == boot).map_or(0, Segment::end);
-        Self { dir: dir.to_owned(), bound, segments, file: None, boot, end, lost: 0, trouble: None }
+        let (dir, access) = (dir.to_owned(), Access::default());
+        Self { dir, access, bound, segments, file: None, boot, end, lost: 0, trouble: None }
+    }
+
+    /// Gives all of it, what is there and what will be, to those who may read it.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
+        access.sweep(&self.dir);
+    }
+
+    /// Who may read it.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Changes the bound; it is kept from the next write on.
@@ -104,7 +117,7 @@ impl Log {
         let written = serde_json::to_vec(&marker).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             self.make_dir()?;
-            options().open(logread::index_path(&self.dir))?.write_all(&line)
+            self.open_file(&logread::index_path(&self.dir))?.write_all(&line)
         });
         if let Err(e) = written {
             self.trouble = Some(e.to_string());
@@ -158,8 +171,8 @@ impl Log {
         };
         if self.file.is_none() {
             self.make_dir()?;
-            let file = options().open(segment.path(&self.dir))?;
-            let stamper = Stamper::open(&segment.index_path(&self.dir)).ok();
+            let file = self.open_file(&segment.path(&self.dir))?;
+            let stamper = Stamper::open(&segment.index_path(&self.dir), self.access).ok();
             self.file = Some((file, stamper));
             if current.is_none() {
                 self.segments.push(segment);
@@ -209,22 +222,19 @@ impl Log {
             }
         }
         let temporary = self.dir.join(".index.new");
-        let mut replace = OpenOptions::new();
-        let file = replace.write(true).create(true).truncate(true).mode(0o640).open(&temporary);
+        let file = self.access.open(&temporary, OpenOptions::new().write(true).truncate(true));
         let written = file.and_then(|mut f| f.write_all(&kept));
         // The old index with too many lines is as good as the new one.
         let _ = written.and_then(|()| std::fs::rename(&temporary, logread::index_path(&self.dir)));
     }
 
     fn make_dir(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o750).create(&self.dir)
+        self.access.make_dir(&self.dir)
     }
-}
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o640);
-    options
+    fn open_file(&self, path: &Path) -> io::Result<File> {
+        self.access.open(path, OpenOptions::new().append(true))
+    }
 }
 
 #[cfg(test)]

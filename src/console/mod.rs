@@ -17,6 +17,7 @@
 //! - Each of a boot's bytes has an offset, counted from the boot's first byte, also if the log could not keep it. A
 //!   reader's place ([`protocol::Position`]) therefore survives the holder.
 
+pub mod access;
 pub mod attach;
 pub mod client;
 pub mod escape;
@@ -36,6 +37,7 @@ pub mod sanitise;
 pub mod select;
 pub mod times;
 pub mod when;
+pub mod writers;
 
 /// Bound of a guest's console logs where nobody gave one.
 pub const DEFAULT_LOG_BYTES: u64 = 16 << 20;

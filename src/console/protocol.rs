@@ -29,6 +29,12 @@ pub const HEADER_BYTES: usize = 5;
 pub struct Settings {
     /// Bound of all its logs together.
     pub log_bytes: u64,
+    /// Whether what is typed is kept.
+    #[serde(default)]
+    pub record: bool,
+    /// The group that may read its logs; `adm`, where there is one, if none.
+    #[serde(default)]
+    pub group: Option<String>,
     /// What must be seen before it counts as ready.
     #[serde(default)]
     pub ready: Vec<ReadyCheck>,
@@ -50,6 +56,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             log_bytes: super::DEFAULT_LOG_BYTES,
+            record: false,
+            group: None,
             ready: Vec::new(),
             address: None,
             ready_timeout_ms: 0,

@@ -8,9 +8,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::console::access::Access;
 use crate::console::logread::Segment;
 
 /// Bytes of a record.
@@ -35,9 +36,8 @@ pub(super) struct Stamper {
 
 impl Stamper {
     /// Goes on behind the last whole record.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o640).open(path)?;
+    pub(super) fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let file = access.open(path, OpenOptions::new().read(true).write(true))?;
         let count = file.metadata()?.len() / RECORD_BYTES;
         Ok(Self { file, count, last_s: None })
     }
@@ -141,7 +141,7 @@ mod tests {
     fn said_at(seconds: &[u64], wanted: Window) -> Vec<Range<u64>> {
         let dir = tempfile::tempdir().unwrap();
         let segment = Segment { boot: 1, start: 0, len: seconds.len() as u64 * 10, index: 0 };
-        let mut stamper = Stamper::open(&segment.index_path(dir.path())).unwrap();
+        let mut stamper = Stamper::open(&segment.index_path(dir.path()), Access::default()).unwrap();
         for (index, second) in seconds.iter().enumerate() {
             stamper.stamp(index as u64 * 10, *second);
         }
@@ -152,7 +152,7 @@ mod tests {
     fn a_second_has_one_record() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("times");
-        let mut stamper = Stamper::open(&path).unwrap();
+        let mut stamper = Stamper::open(&path, Access::default()).unwrap();
         for (offset, second) in [(0, 100), (10, 100), (20, 101)] {
             stamper.stamp(offset, second);
         }
@@ -178,10 +178,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let segment = Segment { boot: 1, start: 0, len: 20, index: 0 };
         let path = segment.index_path(dir.path());
-        Stamper::open(&path).unwrap().stamp(0, 100);
+        Stamper::open(&path, Access::default()).unwrap().stamp(0, 100);
         let torn = [std::fs::read(&path).unwrap(), vec![7; 5]].concat();
         std::fs::write(&path, torn).unwrap();
-        Stamper::open(&path).unwrap().stamp(10, 200);
+        Stamper::open(&path, Access::default()).unwrap().stamp(10, 200);
         assert_eq!(ranges(dir.path(), &[segment], 1, 0, window(200, 200)), vec![10..20]);
     }
 

@@ -140,6 +140,7 @@ pub(crate) mod tests {
             stop_timeout: Duration::from_secs(30),
             autostart: true,
             console_log_bytes: Bytes(1 << 20),
+            console_record: false,
             console_watch: Vec::new(),
             kernel_args: String::new(),
             supervision: Default::default(),
@@ -152,6 +153,7 @@ pub(crate) mod tests {
             dns: vec!["10.77.0.2".parse().unwrap()],
             ntp: Vec::new(),
             admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
+            admin_group: None,
             networks: vec![Network {
                 name: "lan".parse().unwrap(),
                 mode: NetworkMode::Rehearsal,

@@ -23,6 +23,12 @@ pub fn status(status: &Status, detail: Detail) -> String {
         ]);
     }
     let mut text = table(&rows);
+    for guest in status.guests.iter().filter(|guest| !guest.limits.is_empty()) {
+        text.push_str(&format!("limits of {}: {}\n", guest.name, guest.limits));
+        for ignored in &guest.limits_ignored {
+            text.push_str(&format!("  {} does not hold: {}\n", ignored.limit, ignored.why));
+        }
+    }
     let sentences: Vec<String> =
         status.guests.iter().filter_map(|guest| sentences::sentence(guest, detail)).collect();
     if !sentences.is_empty() {

@@ -13,7 +13,7 @@ use crate::console::now_ms;
 use crate::console::protocol::{For, Launch};
 use crate::console::record::{ReadyRecord, RunRecord};
 use crate::host::files::Files;
-use crate::host::{Host, Live};
+use crate::host::{Host, Live, remains};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::Desired;
@@ -38,6 +38,8 @@ enum How {
 
 /// A launch takes tens of milliseconds; a machine in trouble takes longer.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+/// A killed process ends within milliseconds unless it waits for a disk.
+const REMAINS_LIMIT: Duration = Duration::from_secs(1);
 /// The holder sees a guest's end at once; this is for a holder in trouble.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -106,6 +108,13 @@ impl Direct {
                 Some(record.launched_at_ms),
                 NOTICE_LIMIT,
             );
+        }
+        // What it left behind ends in its own time.
+        let until = Instant::now() + REMAINS_LIMIT;
+        while !remains::take_away(&Live, &self.paths, guest, record.netns.as_deref())?
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(stopped)
     }

@@ -7,6 +7,7 @@ pub mod desired;
 pub mod launch;
 pub mod shell;
 pub mod ladder;
+pub mod limits;
 pub mod direct;
 pub mod boot_order;
 pub mod systemd;
@@ -117,6 +118,8 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
     let links = host.links(spec.netns.as_deref()).unwrap_or_default();
     Settings {
         log_bytes: spec.console_log_bytes.0,
+        record: spec.console_record,
+        group: spec.admin_group.clone(),
         ready: spec.ready.clone(),
         address: Some(network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 0)),
         ready_timeout_ms: spec.ready_timeout_ms,

@@ -79,8 +79,14 @@ impl Site {
 
     pub fn start_holder(&mut self) {
         let mut command = Command::new(exe());
+        command.stdin(Stdio::null());
+        self.start_holder_as(command);
+    }
+
+    /// By a command that is to be given the holder's own arguments.
+    pub fn start_holder_as(&mut self, mut command: Command) {
         command.arg("--site").arg(&self.paths.site).arg("--state").arg(&self.paths.state).arg("hold");
-        let mut holder = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let mut holder = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");

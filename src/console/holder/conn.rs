@@ -148,6 +148,11 @@ impl Conn {
         Ok(Some((request, std::mem::take(fds))))
     }
 
+    /// The process at the other end.
+    pub(super) fn pid(&self) -> i32 {
+        rustix::net::sockopt::socket_peercred(&self.socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get())
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.read(buffer)
     }
@@ -203,6 +208,7 @@ impl Holder {
 
     pub(super) fn close(&mut self, id: u32) {
         // Dropping the socket takes it out of epoll.
+        self.note_end(id);
         let mut gone = self.conns.remove(&id);
         for console in self.consoles.values_mut() {
             console.readers.retain(|reader| *reader != id);

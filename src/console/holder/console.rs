@@ -248,6 +248,7 @@ impl Holder {
         if bytes.is_empty() {
             return false;
         }
+        let was_kept = console.log.trouble().is_none();
         console.log.append(bytes);
         run.last_output_ms = Some(now_ms());
         let looks = run.watch.looks_at_output();
@@ -269,10 +270,22 @@ impl Holder {
             }
         }
         self.inflight.commit();
+        self.tell_of_log(id, was_kept);
         if looks {
             self.conclude(id);
         }
         true
+    }
+
+    /// Those who watch are told when the log stops and when it goes on.
+    fn tell_of_log(&mut self, id: u32, was_kept: bool) {
+        let Some(log) = self.consoles.get(&id).map(|c| &c.log) else { return };
+        let text = match (was_kept, log.trouble()) {
+            (true, Some(why)) => format!("the log cannot be written any more: {why}; the console goes on"),
+            (false, None) => format!("the log is written again; {} bytes are missing in it", log.lost()),
+            _ => return,
+        };
+        self.tell_readers(id, &text);
     }
 
     fn feed(&mut self, id: u32) {
@@ -313,6 +326,7 @@ impl Holder {
             (Kind::Input, Mode::Write, bytes) => {
                 let room = INPUT_BYTES.saturating_sub(run.input.len());
                 run.input.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                self.note_typed(conn_id, bytes);
                 self.feed(id);
                 self.settle_master(id, false);
                 if bytes.len() > room {

@@ -9,11 +9,11 @@ use crate::console::protocol::{Event, For};
 use crate::console::record::{Cause, ExitRecord, RunRecord, has_ended, write_exit};
 use crate::events::{self, What};
 use crate::host::files::Files;
-use crate::host::{Live, processes};
+use crate::host::{Live, processes, remains};
 use crate::names::GuestName;
 
-use super::Holder;
 use super::recover::forget_terminal;
+use super::{Holder, keep};
 
 /// With this status systemd-nspawn asks to be started again: its guest has rebooted (systemd-nspawn(1), exit status).
 pub(super) const REBOOT: i32 = 133;
@@ -115,6 +115,7 @@ impl Holder {
         let readers = std::mem::take(&mut console.readers);
         console.writer = None;
         for reader in readers {
+            self.note_end(reader);
             if let Some(attached) = self.conns.get_mut(&reader).and_then(|c| c.attached()) {
                 attached.ends = Some(exit.clone());
             }
@@ -131,6 +132,7 @@ impl Holder {
         let run = console.run.take();
         if let Some(run) = &run {
             forget_terminal(&self.epoll, run);
+            keep::forget(&console.guest, &run.record);
         }
         let paths = &self.paths;
         let mut old = vec![
@@ -142,6 +144,9 @@ impl Holder {
             && (run.record.pid, run.record.start_ticks) == (now.pid, now.start_ticks)
         {
             old.push(paths.run_record(&console.guest));
+            if let Err(e) = remains::take_away(&Live, paths, &console.guest, run.record.netns.as_deref()) {
+                eprintln!("guest '{}': ignoring: {e:#}", console.guest);
+            }
         }
         for path in old {
             if let Err(e) = Live.remove(&path) {

@@ -6,9 +6,13 @@
 //!   conn.rs      a client's connection: what it asks, what still has to be sent to it
 //!   requests.rs  what is done for each request
 //!   console.rs   a guest's console: output, input, readiness
+//!   clients.rs   who is attached, who writes, what they are told
+//!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
 //!   heard.rs     what else is heard of a guest: its own words, its kernel's, QEMU's
 //!   launch.rs    starting a guest's launcher, and its end
+//!   heal.rs      putting back what was removed under it
+//!   keep.rs      terminals kept by the service manager
 //!   ending.rs    the end of a guest
 //!   again.rs     starting one again that ended by itself
 //!   recover.rs   taking up what an earlier holder left
@@ -18,15 +22,19 @@
 //! Its end never ends a guest.
 
 mod again;
+mod clients;
 mod conn;
 mod console;
 mod ending;
 mod heard;
+mod heal;
+mod keep;
 mod launch;
 mod reader;
 mod recover;
 mod requests;
 mod setup;
+mod typing;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,6 +72,8 @@ enum Token {
     Notify(u32, u16),
     /// QEMU's events.
     Machine(u32, u16),
+    /// The run directory.
+    Health,
 }
 
 impl Token {
@@ -78,6 +88,7 @@ impl Token {
             Token::Attempt(id, index) => (6, id, index),
             Token::Notify(id, run) => (7, id, run),
             Token::Machine(id, run) => (8, id, run),
+            Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -95,6 +106,7 @@ impl Token {
             6 => Token::Attempt(id, sub),
             7 => Token::Notify(id, sub),
             8 => Token::Machine(id, sub),
+            9 => Token::Health,
             _ => return None,
         })
     }
@@ -106,6 +118,8 @@ struct Holder {
     listener: UnixListener,
     signals: SignalFd,
     inflight: Inflight,
+    kept: keep::Kept,
+    health: heal::Health,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -117,7 +131,8 @@ struct Holder {
 /// site is refused.
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
-    let (mut holder, _lock) = setup::holder(paths).with_context(what)?;
+    let kept = keep::Kept::receive();
+    let mut holder = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
@@ -152,6 +167,7 @@ impl Holder {
         match token {
             Token::Listener => self.accept(),
             Token::Signal => self.ending = true,
+            Token::Health => self.unwell(),
             Token::Conn(id) => self.conn_event(id, flags),
             Token::Master(id, run) => self.master_event(id, run, flags),
             Token::Process(id, run) => self.process_ended(id, run),
@@ -168,12 +184,13 @@ impl Holder {
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self.consoles.values().filter_map(Console::timer).min()?;
+        let next = self.consoles.values().filter_map(Console::timer).chain(self.health.due()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.heal(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {

@@ -7,6 +7,7 @@ use crate::console::record::ExitRecord;
 use super::Holder;
 use super::conn::{Conn, Phase};
 use super::console::Console;
+use super::typing::Typing;
 
 /// Frames that are sent to one client before others have their turn.
 const FRAMES_A_TURN: usize = 4;
@@ -19,6 +20,8 @@ pub(super) struct Attached {
     pub(super) wanted: Mode,
     /// The next byte that it gets.
     pub(super) at: Position,
+    /// What it has typed as the writer that it is.
+    pub(super) typing: Option<Typing>,
     /// What comes before is replay.
     pub(super) live_from: Position,
     /// What it has sent of an unfinished frame.

@@ -1,7 +1,7 @@
 //! Taking consoles up: from launchers, and after an earlier holder's end.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::console::access::Access;
 use crate::console::inflight::Left;
 use crate::console::log::Log;
 use crate::console::logread::{self, BootReader, Event};
@@ -27,7 +28,7 @@ use crate::paths::Paths;
 use super::again::{Next, Why};
 use super::console::Run;
 use super::heard::{Ears, Machine, Notify};
-use super::{Holder, Token};
+use super::{Holder, Token, keep};
 
 /// `console.json`: what the next holder must know of a guest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,8 +85,12 @@ impl Holder {
         let settings = kept.as_ref().map(|k| k.settings.clone());
         let id = self.console_for(guest, &settings.clone().unwrap_or_default());
         let pidfd = open_process(&record)?;
-        let master = pidfd_getfd(&pidfd, record.console_fd, PidfdGetfdFlags::empty())
-            .with_context(|| format!("taking descriptor {} of process {}", record.console_fd, record.pid))?;
+        let master = match self.kept.take(guest, &record) {
+            Some(master) => master,
+            None => pidfd_getfd(&pidfd, record.console_fd, PidfdGetfdFlags::empty()).with_context(|| {
+                format!("taking descriptor {} of process {}", record.console_fd, record.pid)
+            })?,
+        };
         if let (Some(kept), Some(console)) = (kept, self.consoles.get_mut(&id)) {
             console.launch = kept.launch;
             console.stopping = kept.stopping;
@@ -166,6 +171,7 @@ impl Holder {
         }
         console.settings = settings.unwrap_or_else(|| console.settings.clone());
         console.log.set_bound(console.settings.log_bytes);
+        console.log.set_access(Access::of(console.settings.group.as_deref()));
         let began_at_ms = record.launched_at_ms;
         let place = place(&self.paths, &console.guest);
         let mut watch = Watch::new(&place, &record, &console.settings, began_at_ms, earlier)?;
@@ -191,7 +197,9 @@ impl Holder {
         }
         if let Some(old) = console.run.take() {
             forget_terminal(&self.epoll, &old);
+            keep::forget(&console.guest, &old.record);
         }
+        keep::keep(&console.guest, &record, master.as_fd());
         console.runs = console.runs.wrapping_add(1);
         let number = console.runs;
         let ears = Ears {

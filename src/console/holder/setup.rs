@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -18,16 +18,18 @@ use rustix::fs::Mode;
 
 use crate::console::inflight::Inflight;
 use crate::host::Live;
-use crate::host::files::{Files, LockGuard};
+use crate::host::files::Files;
 use crate::paths::Paths;
 
+use super::heal::Health;
+use super::keep::{Kept, notify};
 use super::{Holder, Token, recover};
 
 /// A detached holder's log is begun anew when it has become longer than this.
 const LOG_BYTES: u64 = 1 << 20;
 
 /// Everything is in place and every living guest taken up when this returns; from then on the socket answers.
-pub(super) fn holder(paths: &Paths) -> Result<(Holder, LockGuard)> {
+pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<Holder> {
     Live.make_dir(&paths.run, 0o755)?;
     let lock = Live.lock(&paths.holder_lock(), Duration::ZERO).context("another holder is there already")?;
     let mut mask = SigSet::empty();
@@ -47,15 +49,35 @@ pub(super) fn holder(paths: &Paths) -> Result<(Holder, LockGuard)> {
     let socket = paths.holder_socket();
     let temporary = socket.with_extension("sock.new");
     let listener = listen(&temporary).with_context(|| format!("listening on '{}'", temporary.display()))?;
+    let health = Health::new(lock)?;
     let (consoles, conns) = (BTreeMap::new(), BTreeMap::new());
     let paths = paths.clone();
-    let mut holder =
-        Holder { paths, epoll, listener, signals, inflight, consoles, conns, next_conn: 0, ending: false };
+    let mut holder = Holder {
+        paths,
+        epoll,
+        listener,
+        signals,
+        inflight,
+        kept,
+        health,
+        consoles,
+        conns,
+        next_conn: 0,
+        ending: false,
+    };
     holder.recover().context("taking up running guests")?;
+    holder.kept.forget_rest();
     holder.watch_fd(holder.listener.as_fd(), Token::Listener, EventFlags::IN)?;
     holder.watch_fd(holder.signals.as_fd(), Token::Signal, EventFlags::IN)?;
     Live.rename(&temporary, &socket)?;
-    Ok((holder, lock))
+    holder.watch_health()?;
+    Ok(holder)
+}
+
+/// Another socket with the name of the one that was removed.
+pub(super) fn listen_anew(paths: &Paths) -> Result<UnixListener> {
+    let socket = paths.holder_socket();
+    listen(&socket).with_context(|| format!("listening on '{}'", socket.display()))
 }
 
 /// Only root may connect. The socket gets its name when it answers, so that nobody meets one that does not.
@@ -76,24 +98,7 @@ pub(super) fn tell_ready() -> Result<()> {
     let _ = out.write_all(b"ready\n").and_then(|()| out.flush());
     rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null").context("opening '/dev/null'")?)
         .context("letting go of stdout")?;
-    match std::env::var_os("NOTIFY_SOCKET") {
-        Some(address) => {
-            notify(address.as_encoded_bytes()).context("telling the service manager that it is ready")
-        }
-        None => Ok(()),
-    }
-}
-
-fn notify(address: &[u8]) -> Result<()> {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::net::SocketAddr;
-    let address = match address.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(Path::new(std::ffi::OsStr::from_bytes(address)))?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address)?;
-    Ok(())
+    notify("READY=1", None).context("telling the service manager that it is ready")
 }
 
 /// Starts a holder that belongs to nobody: the caller leads a new session, starts it, and is to end then. It has the caller's
