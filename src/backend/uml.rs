@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Plug, PlugKind, Wires, mconsole};
+use super::{Backend, Order, Plug, PlugKind, Taken, Target, Wires, mconsole};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -33,14 +33,18 @@ impl Backend for Uml {
         };
         let mut program = Program::new(kernel)
             .arg(format!("mem={}M", spec.memory_bytes.mib()))
-            .arg(format!("ubd0={}", spec.disk.display()))
+            // `s`: each write goes to the disk before the guest hears that it is done. Its kernel would do the same when the
+            // guest flushes, but up to 7.2 it drops every flush, and a power cut took what the guest had synced.
+            .arg(format!("ubd0s={}", spec.disk.display()))
             .args(["root=/dev/ubda", "rw"])
             // On a terminal nobody reads, further consoles would block their writers for ever.
             .args(["con0=fd:0,fd:1", "con=null", "ssl=null"])
             // Older kernels do not know it and hand it to init, which ignores it; newer ones are faster with it.
             .arg("seccomp=auto")
             .arg(format!("umid={}", spec.guest))
-            .arg(format!("uml_dir={}/", wires.run_dir.join("uml").display()));
+            .arg(format!("uml_dir={}/", wires.run_dir.join("uml").display()))
+            // Tells that the kernel is up (again), that it panicked, and what the guest writes to /proc/mconsole.
+            .arg(format!("mconsole=notify:{}", wires.run_dir.join("notify.sock").display()));
         if let Plug::Tap(fd) = wires.plug {
             program = program.arg(format!("vec0:transport=fd,fd={fd},vec=0,mac={}", spec.mac));
         }
@@ -49,8 +53,15 @@ impl Backend for Uml {
         program.env("HOME", &wires.run_dir.to_string_lossy()).env("TMPDIR", MEMORY_DIR)
     }
 
-    fn ask_to_stop(&self, spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
-        mconsole::call(&socket(spec, run_dir), "cad").map(|_| ())
+    fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
+        let order = match order {
+            Order::Ask => "cad",
+            Order::Sync => "sysrq s",
+            Order::Remount => "sysrq u",
+            Order::Quit => "halt",
+            Order::Agent => return Ok(Taken::Nobody),
+        };
+        mconsole::tell(&socket(target.spec, target.run_dir), order).map(|()| Taken::Yes)
     }
 }
 
@@ -75,8 +86,9 @@ mod tests {
         let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
-            "/k/linux mem=256M ubd0=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
-             uml_dir=/run/g/ce/uml/ vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
+            "/k/linux mem=256M ubd0s=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
+             uml_dir=/run/g/ce/uml/ mconsole=notify:/run/g/ce/notify.sock \
+             vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
         );
     }
 }

@@ -14,8 +14,10 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod limit;
 pub mod names;
 pub mod network;
+pub mod panes;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -99,6 +101,7 @@ pub enum Command {
     Stop(lifecycle::StopArgs),
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
+    Limit(limit::Args),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -326,9 +329,10 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Stop(args) => lifecycle::stop(args, &context),
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
+        Command::Limit(args) => limit::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
-            if let Some(guest) = &args.guest {
+            if let (Some(guest), false) = (&args.guest, args.all) {
                 context.was_here(guest)?;
             }
             // Under systemd the holder is a unit and comes back by itself.
@@ -336,7 +340,10 @@ pub fn run(cli: Cli) -> Result<Exit> {
                 Some(_) => None,
                 None => std::env::current_exe().ok(),
             };
-            console::run(args, &context, revive)
+            match args.all {
+                true => panes::run(args, &context, revive),
+                false => console::run(args, &context, revive),
+            }
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
         Command::Events(args) => events::run(args, &context),
@@ -387,8 +394,11 @@ mod tests {
             "stop ce",
             "restart ce",
             "kill ce",
+            "limit ce cpu=50% memory=none",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
+            "console --all",
+            "console --all ce se ui",
             "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
             "console --broadcast hello",
             "ssh ce hostname -f",

@@ -7,8 +7,10 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{Context, Ending, Exit};
 use crate::backend::spec::Spec;
-use crate::console::record::{Cause, RunRecord, write_exit};
+use crate::console::exit;
+use crate::console::record::{Cause, RunRecord};
 use crate::host::files::Files;
+use crate::host::remains;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
 use crate::service::{self, Readiness};
@@ -42,8 +44,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         What::Stop => {
             let alive = record.filter(RunRecord::is_alive);
             if let (Some(record), Some(spec)) = (alive, Spec::read(&context.host, paths, guest)?) {
-                let stopped =
-                    ladder::stop(paths, &spec, &record, Duration::from_millis(spec.stop_timeout_ms))?;
+                let mut tell = |rung: &str| context.progress.say(&format!("{guest}: stopping: {rung}"));
+                let stopped = ladder::stop(paths, &spec, &record, &mut tell)?;
                 if stopped.rung != Rung::Already {
                     context.host.write(&paths.last_stop(guest), &serde_json::to_vec(&stopped)?, 0o644)?;
                     context.progress.say(&format!("{guest}: {stopped}"));
@@ -59,8 +61,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
                 "killed" | "dumped" => (Cause::Signal, signal_number(&status)),
                 _ => (Cause::Unknown, None),
             };
-            let launched = record.map_or(0, |record| record.launched_at_ms);
-            write_exit(paths, guest, launched, cause, code)?;
+            exit::ended(paths, guest, cause, code)?;
+            let netns = record.and_then(|record| record.netns);
+            remains::take_away(&context.host, paths, guest, netns.as_deref())?;
         }
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;

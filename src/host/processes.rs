@@ -1,4 +1,8 @@
-//! What /proc tells of processes (proc_pid_stat(5)).
+//! What /proc tells of processes (proc_pid_stat(5)), and what a pidfd does of one that has ended.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 /// A process's lines of accounting that gridgate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,33 @@ pub fn in_session(session: i32) -> Vec<i32> {
     all().filter(|stat| stat.session == session).map(|stat| stat.pid).collect()
 }
 
+/// Descriptors of the processes that this one started and that still run.
+pub fn children(parent: i32) -> Vec<OwnedFd> {
+    let children: Vec<i32> = all().filter(|stat| stat.parent == parent).map(|stat| stat.pid).collect();
+    let opened = children.into_iter().filter_map(|pid| open_child(pid, parent));
+    opened.collect()
+}
+
+/// A descriptor of that process, if it is a child of the other one.
+pub fn open_child(pid: i32, parent: i32) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // The number may have come round to another process before it was opened; after this look it cannot.
+    let stat = parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    (stat.parent == parent).then_some(process)
+}
+
+/// Ends (SIGKILL) all that is left of a session, and these processes.
+pub fn end(session: i32, others: &[OwnedFd]) {
+    for process in others {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    for pid in in_session(session) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
 /// A process and all that came from it, among those that were seen.
 pub fn family(seen: &[Stat], first: i32) -> Vec<Stat> {
     let mut family: Vec<Stat> = seen.iter().filter(|stat| stat.pid == first).copied().collect();
@@ -38,6 +69,34 @@ pub fn all() -> impl Iterator<Item = Stat> {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     })
+}
+
+/// The wait status of a process that has ended and was waited for by somebody else, if this kernel keeps it (since Linux
+/// 6.15: `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, linux/pidfd.h). Waits a moment for that somebody.
+#[expect(unsafe_code, reason = "there is no safe wrapper for this ioctl yet")]
+pub fn exit_status(pidfd: impl AsFd) -> Option<i32> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    /// The first version of `struct pidfd_info` (`PIDFD_INFO_SIZE_VER0`).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        pid: u32,
+        tgid: u32,
+        ppid: u32,
+        ids: [u32; 8],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    nix::ioctl_readwrite!(get_info, 0xff, 11, Info);
+    // A process that only has ended is readable; one that was waited for has hung up.
+    let limit = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::empty())], Some(&limit));
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel reads and writes as many bytes as the request's number says, which is made from this very type.
+    let told = unsafe { get_info(pidfd.as_fd().as_raw_fd(), &raw mut info) };
+    (told.is_ok() && info.mask & EXIT != 0).then_some(info.exit_code)
 }
 
 /// The name in field 2 may contain anything, so that fields count from its last parenthesis.

@@ -7,13 +7,17 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::backend::spec::Spec;
+use crate::config::limits::Limits;
 use crate::config::site::Site;
+use crate::console::exit::marks::StopMark;
 use crate::console::now_ms;
 use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
+use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::{self, Desired};
+use crate::service::limits::{self, Ignored};
 
 /// The whole document.
 #[derive(Debug, Clone, Serialize)]
@@ -53,8 +57,20 @@ pub struct GuestStatus {
     pub memory_bytes: Option<u64>,
     /// Processor time that its processes have used.
     pub cpu_ms: Option<u64>,
+    /// How much of the host it may use.
+    pub limits: Limits,
+    /// Those of them that do not hold, though it runs.
+    pub limits_ignored: Vec<Ignored>,
     /// How its last run ended.
     pub last_exit: Option<ExitRecord>,
+    /// Who is stopping it has come so far.
+    pub stopping: Option<StopMark>,
+    /// The signs of readiness that are missing.
+    pub missing: Vec<String>,
+    /// What it says of itself.
+    pub says: Option<String>,
+    /// What is remembered of early deaths, and when it is tried again.
+    pub restarts: Option<Restarts>,
 }
 
 /// Whether a guest's process is there.
@@ -98,7 +114,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
     let mut used = Usage::default();
     let mut guests = Vec::new();
     for guest in site.guests.iter().filter(|guest| wanted(&guest.name)) {
-        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, &mut used)?);
+        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, guest.limits, &mut used)?);
     }
     for name in host.list(&paths.guests())? {
         let Ok(name) = name.parse::<GuestName>() else { continue };
@@ -106,7 +122,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
             continue;
         }
         let Some(spec) = Spec::read(host, paths, &name)? else { continue };
-        let found = look(host, paths, &name, "", spec.address, &mut used)?;
+        let found = look(host, paths, &name, "", spec.address, spec.limits, &mut used)?;
         if found.observed == Observed::Running || site.guests.is_empty() || !names.is_empty() {
             guests.push(found);
         }
@@ -120,6 +136,7 @@ fn look(
     name: &GuestName,
     role: &str,
     address: IpAddr,
+    wanted: Limits,
     used: &mut Usage,
 ) -> Result<GuestStatus> {
     let run = RunRecord::read(paths, name)?.filter(RunRecord::is_alive);
@@ -127,6 +144,18 @@ fn look(
         run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
     });
     let usage = run.as_ref().map(|run| used.of(run));
+    let spec = Spec::read(host, paths, name)?;
+    // A guest that runs has the limits that it was started with, or was told since.
+    let said = spec.as_ref().filter(|_| run.is_some()).map_or(wanted, |spec| spec.limits);
+    let held = limits::over(host, paths, name, said)?;
+    let limits_ignored = match (&spec, &run) {
+        (Some(spec), Some(run)) => limits::ignored(paths, spec, &held, run),
+        _ => Vec::new(),
+    };
+    let missing = ready.iter().filter(|ready| ready.state != ReadyState::Ready);
+    let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
+    let restarts = Restarts::read(paths, name);
+    let says = ready.as_ref().and_then(|ready| ready.said.clone());
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -140,17 +169,26 @@ fn look(
         },
         backend: match &run {
             Some(run) => run.backend.clone(),
-            None => Spec::read(host, paths, name)?
-                .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
-                .unwrap_or_default(),
+            None => {
+                spec.map(|spec| crate::backend::backend(&spec.engine).name().to_owned()).unwrap_or_default()
+            }
         },
         address,
         pid: run.as_ref().map(|run| run.pid),
         uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
-        ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
+        ready_after_ms: ready
+            .as_ref()
+            .filter(|ready| ready.state == ReadyState::Ready)
+            .map(|ready| ready.after_ms),
         memory_bytes: usage.map(|(memory, _)| memory),
         cpu_ms: usage.map(|(_, cpu)| cpu),
-        last_exit: ExitRecord::read(paths, name)?,
+        limits: held,
+        limits_ignored,
+        last_exit: ExitRecord::latest(paths, name)?,
+        stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
+        missing: missing.map(|check| check.check.to_string()).collect(),
+        says,
+        restarts: (restarts != Restarts::default()).then_some(restarts),
     })
 }
 

@@ -31,7 +31,7 @@ use crate::identity::addresses::INTERFACE;
 use crate::names::{GuestName, IfName};
 use crate::paths::Paths;
 use crate::plan::network::names;
-use crate::service;
+use crate::service::{self, limits};
 
 /// Starts the guest in this process; returns only if that fails.
 pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
@@ -41,9 +41,10 @@ pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
 
 fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let host = Live;
-    let Some(spec) = Spec::read(&host, paths, guest)? else {
+    let Some(mut spec) = Spec::read(&host, paths, guest)? else {
         bail!("it was never brought up here; try: gridgate up {guest}")
     };
+    spec.limits = limits::over(&host, paths, guest, spec.limits)?;
     // A session of its own, so that the end of whoever started it, or a terminal's, is not the guest's. A process that
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();
@@ -66,6 +67,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     host_clean(&wires)?;
     let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, guest)?;
+    limits::at_launch(&host, paths, &spec, &record)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
     if let Err(error) =
         client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())
@@ -82,7 +84,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
 
 fn host_clean(wires: &Wires) -> Result<()> {
     use crate::host::files::Files;
-    for left in ["uml", "qmp.sock"] {
+    for left in ["uml", "qmp.sock", "qmp-events.sock", "agent.sock", "stop.json", "end.json"] {
         Live.remove(&wires.run_dir.join(left))?;
     }
     Live.make_dir(&wires.run_dir.join("uml"), 0o700)
@@ -135,9 +137,12 @@ fn plug(host: &dyn Host, spec: &Spec, backend: &dyn Backend, alias: &str) -> Res
     })
 }
 
+/// Where a guest's disk is mounted, in its run directory.
+pub const TREE: &str = "root";
+
 /// Mounts the disk where only this process and its children see it, so that the kernel unmounts it at their end.
 fn mount_tree(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
-    let dir = paths.run_guest(&spec.guest).join("root");
+    let dir = paths.run_guest(&spec.guest).join(TREE);
     let what = || format!("mounting '{}' at '{}'", spec.disk.display(), dir.display());
     std::fs::create_dir_all(&dir).with_context(what)?;
     #[expect(unsafe_code, reason = "unshare is unsafe for file descriptors, which are not unshared here")]

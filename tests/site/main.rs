@@ -6,6 +6,7 @@ mod crashes;
 mod input;
 mod interrupts;
 mod life;
+mod limits;
 mod together;
 mod trouble;
 

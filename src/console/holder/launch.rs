@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::console::protocol::{Answer, Launch};
 use crate::console::record::Cause;
 
+use super::again::{Next, Why};
 use super::{Holder, Token};
 
 /// A guest that wants to be started again sooner than this after its start waits: it would do so for ever.
@@ -101,7 +102,7 @@ impl Holder {
         if let Err(e) = self.launch(id, None) {
             let guest = self.consoles.get(&id).map(|c| c.guest.to_string()).unwrap_or_default();
             eprintln!("guest '{guest}': {e:#}");
-            self.gone(id, Cause::Unknown, None);
+            self.failed_start(id, Cause::Unknown, None, vec![format!("{e:#}")]);
         }
     }
 
@@ -109,7 +110,7 @@ impl Holder {
     pub(super) fn relaunch_soon(&mut self, id: u32, after: Option<Instant>) {
         let soon = after.map(|started| started + LEAST_UPTIME).filter(|at| *at > Instant::now());
         match (soon, self.consoles.get_mut(&id)) {
-            (Some(at), Some(console)) => console.relaunch_at = Some(at),
+            (Some(at), Some(console)) => console.next = Some(Next { at, why: Why::Reboot }),
             _ => self.relaunch(id),
         }
     }
@@ -133,6 +134,7 @@ impl Holder {
             (Cause::Signal, Some(signal)) => format!("was ended by signal {signal}"),
             (_, code) => format!("ended with status {}", code.unwrap_or(-1)),
         };
+        let lines: Vec<String> = said.split(" | ").map(str::to_owned).collect();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let why = format!("starting guest '{guest}': its launcher {how} before the guest was there{said}");
         eprintln!("{why}");
@@ -141,7 +143,7 @@ impl Holder {
                 conn.answer(&Answer::<()>::Error(why));
                 conn.settle(asked_by, &self.epoll, false);
             }
-            None => self.gone(id, cause, code),
+            None => self.failed_start(id, cause, code, lines),
         }
     }
 

@@ -9,9 +9,12 @@
 //!   clients.rs   who is attached, who writes, what they are told
 //!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
+//!   heard.rs     what else is heard of a guest: its own words, its kernel's, QEMU's
 //!   launch.rs    starting a guest's launcher, and its end
 //!   heal.rs      putting back what was removed under it
 //!   keep.rs      terminals kept by the service manager
+//!   ending.rs    the end of a guest
+//!   again.rs     starting one again that ended by itself
 //!   recover.rs   taking up what an earlier holder left
 //!   slim.rs      giving memory back
 //!   setup.rs     socket, lock, telling that we are there, detaching
@@ -19,10 +22,12 @@
 //!
 //! Its end never ends a guest.
 
+mod again;
 mod clients;
 mod conn;
 mod console;
 mod ending;
+mod heard;
 mod heal;
 mod keep;
 mod launch;
@@ -65,6 +70,10 @@ enum Token {
     Launcher(u32, u16),
     /// A readiness check's attempt to connect.
     Attempt(u32, u16),
+    /// The socket that a guest's datagrams come to.
+    Notify(u32, u16),
+    /// QEMU's events.
+    Machine(u32, u16),
     /// The run directory.
     Health,
 }
@@ -79,7 +88,9 @@ impl Token {
             Token::Process(id, run) => (4, id, run),
             Token::Launcher(id, run) => (5, id, run),
             Token::Attempt(id, index) => (6, id, index),
-            Token::Health => (7, 0, 0),
+            Token::Notify(id, run) => (7, id, run),
+            Token::Machine(id, run) => (8, id, run),
+            Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -95,7 +106,9 @@ impl Token {
             4 => Token::Process(id, sub),
             5 => Token::Launcher(id, sub),
             6 => Token::Attempt(id, sub),
-            7 => Token::Health,
+            7 => Token::Notify(id, sub),
+            8 => Token::Machine(id, sub),
+            9 => Token::Health,
             _ => return None,
         })
     }
@@ -141,6 +154,10 @@ impl Holder {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e).context("waiting for events"),
             }
+            // What tells of a reboot comes before the output that follows it.
+            events.sort_unstable_by_key(|event| {
+                !matches!(Token::of(event.data), Some(Token::Notify(..) | Token::Machine(..)))
+            });
             for event in events.drain(..) {
                 let Some(token) = Token::of(event.data) else { continue };
                 self.event(token, event.flags);
@@ -165,6 +182,8 @@ impl Holder {
                     self.conclude(id);
                 }
             }
+            Token::Notify(id, run) => self.notify_event(id, run, Instant::now()),
+            Token::Machine(id, run) => self.machine_event(id, run, Instant::now()),
         }
     }
 
