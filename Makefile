@@ -35,6 +35,7 @@ test: ## run all tests that this machine can run
 	$(CARGO) test --lib --bins --tests
 
 bench: ## run the benchmarks
+	scripts/setup --bench
 	$(CARGO) bench --bench "*"
 
 lint: ## check format and lints, as CI does
