@@ -32,6 +32,10 @@ pub(super) fn status(name: &str, pid: Option<i32>) -> GuestStatus {
         limits: Limits::default(),
         limits_ignored: Vec::new(),
         last_exit: None,
+        stopping: None,
+        missing: Vec::new(),
+        says: None,
+        restarts: None,
     }
 }
 

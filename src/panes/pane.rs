@@ -3,8 +3,8 @@
 use crate::console::exit::ExitRecord;
 use crate::console::protocol::{ConsoleState, Greeting, Kind, Mode, Position};
 use crate::names::GuestName;
+use crate::report::sentences;
 use crate::report::status::{GuestStatus, Observed, Readiness};
-use crate::report::text;
 use crate::service::desired::Desired;
 
 use super::screen::Screen;
@@ -110,7 +110,7 @@ impl Pane {
     /// Takes over what `status` and the holder say.
     pub fn looked(&mut self, status: &GuestStatus, console: Option<&ConsoleState>) {
         self.running = status.observed == Observed::Running;
-        self.state = text::state(status);
+        self.state = sentences::state(status).to_owned();
         if let (Observed::Stopped, Some(exit)) = (status.observed, &status.last_exit) {
             let why = Some(exit.why()).filter(|why| *why != "ended");
             self.state.extend(why.map(|why| format!(" ({why})")));

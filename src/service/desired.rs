@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::config::site::Site;
 use crate::host::Host;
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -33,6 +34,19 @@ pub fn read(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Desired
         Some(b"running") => Desired::Running,
         _ => Desired::Stopped,
     })
+}
+
+/// The guests that a box that comes up has to bring up: those that were asked to run, and of those that nobody ever asked
+/// anything the ones that come up with the host.
+pub fn wanted(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Vec<GuestName>> {
+    let mut wanted = Vec::new();
+    for guest in &site.guests {
+        let asked = host.stat(&paths.desired(&guest.name))?.is_some();
+        if (asked && read(host, paths, &guest.name)? == Desired::Running) || (!asked && guest.autostart) {
+            wanted.push(guest.name.clone());
+        }
+    }
+    Ok(wanted)
 }
 
 /// Remembers what is asked for now.

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use crate::backend::spec::Spec;
 use crate::config::site::Site;
 use crate::console::client;
+use crate::console::now_ms;
 use crate::console::protocol::{For, Launch};
-use crate::console::record::RunRecord;
+use crate::console::record::{ReadyRecord, RunRecord};
 use crate::host::files::Files;
 use crate::host::{Host, Live, remains};
 use crate::names::GuestName;
@@ -25,6 +26,9 @@ pub struct Direct {
     paths: Paths,
     exe: PathBuf,
 }
+
+/// A Ctrl-C is noticed this late at most.
+const SLICE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
@@ -49,6 +53,34 @@ impl Direct {
     /// Starts a console holder where none answers: after a reboot, or after the last one was killed.
     pub fn revive(&self) -> Result<()> {
         client::ensure_holder(&self.paths, &self.exe)
+    }
+
+    /// Waits until the guest's delay is over: counted from when the last of those that it waits for was ready, or, if there
+    /// are none, from when the console holder began to run.
+    fn wait_out_delay(&self, spec: &Spec) -> Result<()> {
+        let delay = spec.supervision.delay;
+        if delay.is_zero() {
+            return Ok(());
+        }
+        let mut since_ms = None;
+        for other in &spec.waits_for {
+            let ready = ReadyRecord::read(&self.paths, other)?.and_then(|ready| ready.ready_at_ms);
+            since_ms = since_ms.max(ready);
+        }
+        if since_ms.is_none() {
+            let began = std::fs::metadata(self.paths.holder_socket()).and_then(|meta| meta.modified()).ok();
+            let since = began.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            since_ms = since.map(|span| span.as_millis() as u64);
+        }
+        let over = Duration::from_millis(now_ms().saturating_sub(since_ms.unwrap_or(0)));
+        let until = Instant::now() + delay.saturating_sub(over);
+        while Instant::now() < until {
+            if crate::progress::interrupted() {
+                bail!("interrupted before the delay of guest '{}' was over", spec.guest);
+            }
+            std::thread::sleep(SLICE.min(until.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
     }
 
     fn end(&self, guest: &GuestName, how: How, progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
@@ -102,6 +134,7 @@ impl Manager for Direct {
             bail!("guest '{guest}' was never brought up here; try: gridgate up {guest}")
         };
         super::asked(&self.paths, guest, Desired::Running);
+        self.wait_out_delay(&spec)?;
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let argv = vec![
             text(&self.exe),

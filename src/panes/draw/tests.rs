@@ -41,6 +41,7 @@ fn site(width: u16, height: u16) -> App {
         stop_took_ms: None,
         launched_at_ms: 0,
         ready_at_ms: None,
+        start_failed: false,
     };
     let mut ended = status("se", None);
     (ended.desired, ended.last_exit) = (Desired::Running, Some(exit.clone()));
