@@ -14,7 +14,7 @@
 //!   holder.inflight              output that it has taken but not yet logged
 //!   netns                        the namespace of a rehearsed site
 //!   uplinks.json                 interfaces that were joined to bridges; beside ID: what forwarding was set to
-//!   guests/NAME/                 run.json ready.json console.json qmp.sock uml/
+//!   guests/NAME/                 run.json ready.json console.json lock, hv/ of the guest's own user
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -171,6 +171,11 @@ impl Paths {
     /// What belongs to one running guest.
     pub fn run_guest(&self, guest: &GuestName) -> PathBuf {
         self.run.join("guests").join(guest)
+    }
+
+    /// Held (flock) by the process that runs the guest, as long as it lives.
+    pub fn guest_lock(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("lock")
     }
 
     /// Which process runs the guest.

@@ -37,12 +37,16 @@ pub enum PlugKind {
     Namespace,
 }
 
+/// The hypervisor's part of what belongs to a running guest: its sockets. It has a user of its own, who can do here what he
+/// likes; all that is trusted lies beside it. The name is short because sockets' paths have to be (unix(7)).
+pub const OWN: &str = "hv";
+
 /// What the launcher has laid out for the hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wires {
     /// Its network.
     pub plug: Plug,
-    /// A private directory for its sockets.
+    /// What belongs to the running guest; [`OWN`] in it is the hypervisor's.
     pub run_dir: PathBuf,
     /// Where the guest's root filesystem is mounted, for a backend that wants it so.
     pub tree: Option<PathBuf>,

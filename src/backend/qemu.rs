@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Plug, PlugKind, Wires, qmp};
+use super::{Backend, OWN, Plug, PlugKind, Wires, qmp};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -53,7 +53,7 @@ impl Backend for Qemu {
                 .args(["-netdev", &format!("tap,id=net0,fd={fd}")])
                 .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={}", spec.mac)]);
         }
-        let qmp = wires.run_dir.join("qmp.sock");
+        let qmp = wires.run_dir.join(OWN).join("qmp.sock");
         program
             // signal=off: Ctrl-C on the console is the guest's.
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
@@ -64,7 +64,7 @@ impl Backend for Qemu {
     }
 
     fn ask_to_stop(&self, _spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
-        qmp::call(&run_dir.join("qmp.sock"), "system_powerdown")
+        qmp::call(&run_dir.join(OWN).join("qmp.sock"), "system_powerdown")
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::host::sockets;
+
 /// QEMU serves one client at a time; a second one waits for the first.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -20,7 +22,8 @@ pub fn call(socket: &Path, command: &str) -> Result<()> {
 /// As [`call`], with arguments.
 pub fn call_with(socket: &Path, command: &str, arguments: &Value) -> Result<()> {
     let what = || format!("asking QEMU at '{}' for '{command}'", socket.display());
-    let stream = UnixStream::connect(socket).with_context(what)?;
+    let found = sockets::find(socket).with_context(what)?;
+    let stream = UnixStream::connect(found.path()).with_context(what)?;
     stream.set_read_timeout(Some(PATIENCE)).with_context(what)?;
     stream.set_write_timeout(Some(PATIENCE)).with_context(what)?;
     let mut reader = BufReader::new(stream.try_clone().with_context(what)?);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Plug, PlugKind, Wires, mconsole};
+use super::{Backend, OWN, Plug, PlugKind, Wires, mconsole};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -40,13 +40,13 @@ impl Backend for Uml {
             // Older kernels do not know it and hand it to init, which ignores it; newer ones are faster with it.
             .arg("seccomp=auto")
             .arg(format!("umid={}", spec.guest))
-            .arg(format!("uml_dir={}/", wires.run_dir.join("uml").display()));
+            .arg(format!("uml_dir={}/", wires.run_dir.join(OWN).display()));
         if let Plug::Tap(fd) = wires.plug {
             program = program.arg(format!("vec0:transport=fd,fd={fd},vec=0,mac={}", spec.mac));
         }
         program = program.args(spec.kernel_args.split_whitespace());
         // Without $HOME it dies at start, although it is told where its files go.
-        program.env("HOME", &wires.run_dir.to_string_lossy()).env("TMPDIR", MEMORY_DIR)
+        program.env("HOME", &wires.run_dir.join(OWN).to_string_lossy()).env("TMPDIR", MEMORY_DIR)
     }
 
     fn ask_to_stop(&self, spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
@@ -55,7 +55,7 @@ impl Backend for Uml {
 }
 
 pub(super) fn socket(spec: &Spec, run_dir: &Path) -> PathBuf {
-    run_dir.join("uml").join(&spec.guest).join("mconsole")
+    run_dir.join(OWN).join(&spec.guest).join("mconsole")
 }
 
 /// Whether the kernel is far enough up to take orders.
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
             "/k/linux mem=256M ubd0=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
-             uml_dir=/run/g/ce/uml/ vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
+             uml_dir=/run/g/ce/hv/ vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
         );
     }
 }

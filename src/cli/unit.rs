@@ -1,19 +1,21 @@
-//! `gridgate unit`: what a guest's units call when the guest is to stop, when it has ended, and to know when it is ready.
+//! `gridgate unit`: what a guest's units call before it starts, when it runs, when it is to stop and when it has ended, and
+//! to know when it is ready.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Context, Ending, Exit};
+use super::{Context, Ending, Exit, prepare};
 use crate::backend::spec::Spec;
 use crate::console::record::{Cause, RunRecord, write_exit};
 use crate::host::files::Files;
+use crate::identity::personalise;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
-use crate::service::{self, Readiness};
+use crate::service::{self, Readiness, handover, machined, quarters};
 
-/// Stop a guest, or note its end, on behalf of its unit
+/// Do a part of a guest's life on behalf of its units
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// What is the matter
@@ -23,9 +25,14 @@ pub struct Args {
     pub guest: GuestName,
 }
 
-/// `ExecStop=` and `ExecStopPost=` of the unit, and `ExecStart=` of the one that others wait for.
+/// `ExecStartPre=`, `ExecStartPost=`, `ExecStop=` and `ExecStopPost=` of the unit, and `ExecStart=` of the one that others
+/// wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
+    /// It is to start
+    Prepare,
+    /// Its hypervisor runs
+    Started,
     /// It is to stop
     Stop,
     /// It has ended
@@ -37,8 +44,17 @@ pub enum What {
 /// See [`What`].
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let (paths, guest) = (&context.paths, &args.guest);
+    // The unit's own is for the guest's process.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let record = RunRecord::read(paths, guest)?;
     match args.what {
+        What::Prepare => return prepare::run(guest, context),
+        What::Started => {
+            let pid = std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok());
+            let pid = pid.context("there is no process number in $MAINPID")?;
+            handover::started(paths, guest, pid)
+                .with_context(|| format!("noting the start of guest '{guest}'"))?;
+        }
         What::Stop => {
             let alive = record.filter(RunRecord::is_alive);
             if let (Some(record), Some(spec)) = (alive, Spec::read(&context.host, paths, guest)?) {
@@ -61,12 +77,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             };
             let launched = record.map_or(0, |record| record.launched_at_ms);
             write_exit(paths, guest, launched, cause, code)?;
+            // A guest that was never ready has nobody else who brings its new disk to stable storage.
+            personalise::settle(&context.host, paths, guest)?;
+            quarters::clear(paths, guest)?;
         }
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;
+            if let Some((run, spec)) = record.zip(spec.as_ref()) {
+                machined::register(&context.host, spec, run.pid);
+            }
             let limit = spec.map_or(0, |spec| spec.ready_timeout_ms);
             // Under systemd the console holder is a unit, and comes back by itself.
-            match service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))? {
+            let came = service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))?;
+            personalise::settle(&context.host, paths, guest)?;
+            match came {
                 Readiness::Ready { after } => {
                     context.progress.say(&format!("{guest}: ready after {:.1} s", after.as_secs_f64()));
                 }

@@ -7,6 +7,10 @@
 
 pub mod files;
 pub mod net;
+pub mod notify;
+pub mod sockets;
+pub mod users;
+pub mod view;
 pub mod processes;
 pub mod programs;
 pub mod root;
