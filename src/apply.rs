@@ -183,7 +183,8 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Ready { .. } => {}
         Action::Stop { guest } => {
             desired::write(host, paths, guest, Desired::Stopped)?;
-            let stopped = manager.stop(guest)?;
+            let mut tell = |rung: &str| progress.detail(&format!("{guest}: stopping: {rung}"));
+            let stopped = manager.stop(guest, &mut tell)?;
             if stopped.rung != Rung::Already {
                 progress.say(&format!("{guest}: {stopped}"));
             }

@@ -5,7 +5,8 @@
 //!   lock                         held by every command that changes something
 //!   images/NAME/                 golden image: disk.ext4 manifest.json [vmlinuz initrd.img]
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
-//!   guests/NAME/                 disk spec.json identity.json desired last-exit.json keys/ console/
+//!   guests/NAME/                 disk spec.json identity.json limits.json desired last-exit.json
+//!                                keys/ console/
 //!   events.jsonl events.old.jsonl  what happened, the newest last
 //!   known_hosts                  host keys of all guests, written before their first boot
 //!   keys/site_ed25519            the key that `gridgate ssh` logs in with
@@ -20,6 +21,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::names::{GuestName, ImageName};
+
+/// The hypervisor's part of what belongs to a running guest: its sockets. It has a user of its own, who can do there what he
+/// likes; all that is trusted lies beside it. The name is short because sockets' paths have to be (unix(7)).
+pub const OWN: &str = "hv";
 
 /// The directories of one site on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +101,11 @@ impl Paths {
     /// What was drawn for the guest: machine-id, host keys. Private.
     pub fn identity(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("identity.json")
+    }
+
+    /// Limits that `gridgate limit` was told, over those of the site's files.
+    pub fn limits(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("limits.json")
     }
 
     /// What was asked for last: `running` or `stopped`.
@@ -191,6 +201,41 @@ impl Paths {
     /// What the holder must know to take the guest up again after its own end.
     pub fn console_record(&self, guest: &GuestName) -> PathBuf {
         self.run_guest(guest).join("console.json")
+    }
+
+    /// Which process ran the guest last: unlike [`Paths::run_record`] it outlives a power cut.
+    pub fn last_run(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("last-run.json")
+    }
+
+    /// Somebody is stopping the guest, and how far he has come.
+    pub fn stop_mark(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("stop.json")
+    }
+
+    /// What was heard of the guest's end before its process ended.
+    pub fn end_hint(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("end.json")
+    }
+
+    /// Where the guest says itself how it is, as in sd_notify(3).
+    pub fn notify_socket(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("notify.sock")
+    }
+
+    /// Where QEMU says what happens to the guest.
+    pub fn qmp_events(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join(OWN).join("qmp-events.sock")
+    }
+
+    /// The guest agent under QEMU.
+    pub fn agent_socket(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join(OWN).join("agent.sock")
+    }
+
+    /// What the guest's launcher and hypervisor said, where no service manager keeps it.
+    pub fn launch_log(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("launch.log")
     }
 
     /// How the guest's last run ended.

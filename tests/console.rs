@@ -355,6 +355,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_costs_the_log_and_not_the_console() {
     let Some(mut site) = Site::new() else { return };
     let Some(_disk) = SmallDisk::at(&site.paths.console(&guest("ce"))) else { return };
+    std::fs::write(site.paths.console(&guest("ce")).join("ballast"), [0; 20_000]).unwrap();
     let ce = site.guest("ce", &format!("{}; exec cat", numbers(20_000)), plain());
     let said = numbered(20_000).len() as u64;
     let state = eventually("all is said", || site.state(&ce.name).filter(|s| s.output_bytes == said));
@@ -368,6 +369,16 @@ fn a_full_disk_costs_the_log_and_not_the_console() {
     let seen = writer.read_until(|seen| seen.live.len() == 12);
     assert_eq!(seen.live, b"still served");
     assert_eq!(seen.notices, [format!("{} bytes skipped", state.lost_bytes)]);
+    // Somebody makes room.
+    std::fs::remove_file(site.paths.console(&ce.name).join("ballast")).unwrap();
+    writer.send(Kind::Input, b", and logged");
+    writer.read_until(|seen| seen.notices.len() == 2);
+    let lost = state.lost_bytes + 12;
+    assert_eq!(writer.seen.notices[1], format!("the log is written again; {lost} bytes are missing in it"));
+    assert_eq!(writer.seen.live, b"still served, and logged");
+    let now = site.state(&ce.name).unwrap();
+    assert_eq!((now.lost_bytes, now.log_trouble), (lost, None));
+    assert!(log_of(&site.paths, "ce", 0).ends_with(b", and logged"));
 }
 
 /// What the holder tells its service manager, and the descriptor that came with it.
@@ -414,4 +425,35 @@ fn a_service_manager_hands_the_terminals_to_the_next_holder() {
     assert_eq!(told_manager(&manager).0, "READY=1");
     support::kill(ce.pid, rustix::process::Signal::KILL);
     assert_eq!(told_manager(&manager).0, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+}
+
+#[test]
+fn an_emptied_run_directory_is_filled_again() {
+    let Some(mut site) = Site::new() else { return };
+    let ce = site.guest("ce", "echo booted; exec cat", plain());
+    let mut old = site.attach(&ce.name, Mode::Write, false, None);
+    old.read_until(|seen| seen.output() == b"booted\n");
+    let record = RunRecord::read(&site.paths, &ce.name).unwrap();
+    std::fs::remove_dir_all(&site.paths.run).unwrap();
+    old.read_until(|seen| seen.notices.iter().any(|n| n.starts_with("the run directory was emptied")));
+    old.send(Kind::Input, b"still there");
+    old.read_until(|seen| seen.output() == b"booted\nstill there");
+    assert_eq!(RunRecord::read(&site.paths, &ce.name).unwrap(), record);
+    let mut new = site.attach(&ce.name, Mode::Read, false, None);
+    new.read_until(|seen| seen.output() == b"booted\nstill there");
+    assert!(site.paths.ready_record(&ce.name).exists() && site.paths.console_record(&ce.name).exists());
+    // And once more, file by file.
+    for path in [site.paths.holder_socket(), site.paths.holder_lock(), site.paths.holder_inflight()] {
+        std::fs::remove_file(path).unwrap();
+    }
+    eventually("it can be asked again", || gridgate::console::client::holder_runs(&site.paths).then_some(()));
+    let mut second = Command::new(support::exe());
+    second.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state).arg("hold");
+    assert_eq!(second.stderr(Stdio::null()).status().unwrap().code(), Some(1), "it is refused as before");
+    if support::take_over::is_possible() {
+        site.kill_holder();
+        site.start_holder();
+        site.attach(&ce.name, Mode::Read, false, None)
+            .read_until(|seen| seen.output() == b"booted\nstill there");
+    }
 }

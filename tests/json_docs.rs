@@ -9,6 +9,7 @@ use std::process::Command;
 use gridgate::console::record::{Cause, EndedBy, ExitRecord};
 use gridgate::facts::doctor::{Check, Diagnosis};
 use gridgate::image::manifest::{Disk, Manifest, Package, Part};
+use gridgate::service::limits::Ignored;
 use serde_json::{Value, json, to_value};
 
 const DOCS: &str = include_str!("../docs/json.md");
@@ -51,6 +52,9 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["check", "--explain", "memory"]));
     told(&printed(&site, &["check", "--set", "ce.memroy=1G"]));
     told(&printed(&site, &["status"]));
+    told(&printed(&site, &["limit", "ce"]));
+    let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
+    told(&json!({"version": 1, "limits_ignored": [to_value(ignored).unwrap()]}));
     let exit = ExitRecord {
         at_ms: 1,
         cause: Cause::Exit,

@@ -54,13 +54,13 @@ impl Manager for Turn<'_> {
         }
         Ok(())
     }
-    fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+    fn stop(&self, guest: &GuestName, _progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
         self.recorder.call("stop", guest.as_str())?;
         self.services.running.lock().unwrap().remove(guest);
         Ok(Stopped { rung: Rung::Asked, took_ms: 1 })
     }
     fn kill(&self, guest: &GuestName) -> Result<Stopped> {
-        self.stop(guest)
+        self.stop(guest, &mut |_| ())
     }
     fn await_ready(&self, guest: &GuestName, _limit: Duration) -> Result<Readiness> {
         self.recorder.call("await", guest.as_str())?;

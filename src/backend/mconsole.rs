@@ -41,6 +41,16 @@ pub fn call(socket: &Path, order: &str) -> Result<String> {
     }
 }
 
+/// Gives an order without waiting for its answer: a kernel that hangs gives none, and `halt` never does.
+pub fn tell(socket: &Path, order: &str) -> Result<()> {
+    let what = || format!("telling user-mode Linux at '{}' to '{order}'", socket.display());
+    let request = request(order).with_context(what)?;
+    // Named, since the kernel complains about an answer that it cannot send.
+    let ours = autobound().with_context(what)?;
+    ours.set_nonblocking(true).with_context(what)?;
+    ours.send_to(&request, socket).map(drop).with_context(what)
+}
+
 fn autobound() -> Result<UnixDatagram> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
     use std::os::fd::AsRawFd;

@@ -13,10 +13,12 @@ pub mod line;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::host::programs::Program;
+pub use crate::paths::OWN;
 use spec::{Engine, Spec};
 
 /// How a guest is plugged into its network.
@@ -37,10 +39,6 @@ pub enum PlugKind {
     Namespace,
 }
 
-/// The hypervisor's part of what belongs to a running guest: its sockets. It has a user of its own, who can do here what he
-/// likes; all that is trusted lies beside it. The name is short because sockets' paths have to be (unix(7)).
-pub const OWN: &str = "hv";
-
 /// What the launcher has laid out for the hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wires {
@@ -50,6 +48,43 @@ pub struct Wires {
     pub run_dir: PathBuf,
     /// Where the guest's root filesystem is mounted, for a backend that wants it so.
     pub tree: Option<PathBuf>,
+}
+
+/// What a guest, or what runs it, can be told on the way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The guest is to shut itself down. One in early boot may not hear it, so that it is asked again.
+    Ask,
+    /// The same, by its agent.
+    Agent,
+    /// Its kernel is to write its filesystems back.
+    Sync,
+    /// Its kernel is to mount them read-only.
+    Remount,
+    /// The hypervisor is to end.
+    Quit,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was handed over.
+    Yes,
+    /// Nobody is there to take it: this backend knows nothing like it, or the guest has nobody for it.
+    Nobody,
+}
+
+/// A running guest, and how long it may take to hand an order over.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// What it was started with.
+    pub spec: &'a Spec,
+    /// Where its sockets are.
+    pub run_dir: &'a Path,
+    /// Its process.
+    pub pid: i32,
+    /// For the handing over.
+    pub patience: Duration,
 }
 
 /// What all backends can do.
@@ -64,8 +99,13 @@ pub trait Backend: Send + Sync {
     }
     /// The program whose process is the guest. Its standard input and output are the console.
     fn program(&self, spec: &Spec, wires: &Wires) -> Program;
-    /// Asks the guest to shut itself down; returns at once. A guest in early boot may not hear it, so it is asked again.
-    fn ask_to_stop(&self, spec: &Spec, run_dir: &Path, pid: i32) -> Result<()>;
+    /// Gives the guest or its hypervisor an order, without waiting for what comes of it. An error is one of handing it
+    /// over: the guest is not up far enough, hangs, or has gone.
+    fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken>;
+    /// Whether [`Order::Ask`] is to be given only once: the second would mean something else.
+    fn asks_once(&self) -> bool {
+        false
+    }
     /// Exit status by which the process says that the guest wants to be started again, if it has one.
     fn reboot_status(&self) -> Option<i32> {
         None

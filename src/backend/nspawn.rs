@@ -1,11 +1,9 @@
 //! systemd-nspawn: the guest shares the host's kernel.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 
 use super::spec::Spec;
-use super::{Backend, Plug, PlugKind, Wires};
+use super::{Backend, Order, Plug, PlugKind, Taken, Target, Wires};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -29,7 +27,11 @@ impl Backend for Nspawn {
     }
 
     fn program(&self, spec: &Spec, wires: &Wires) -> Program {
-        let mut program = Program::new(PROGRAM).args(["--quiet", "--boot", "--console=interactive"]);
+        // Not quiet: its last words tell a reboot from a shutdown to those who are not its parent.
+        let mut program =
+            Program::new(PROGRAM).args(["--boot", "--console=interactive", "--notify-ready=yes"]);
+        // The guest's own words, as far as nspawn hands them on; not to the unit, which was told when the guest started.
+        program = program.env("NOTIFY_SOCKET", &wires.run_dir.join("notify.sock").to_string_lossy());
         if let Some(tree) = &wires.tree {
             program = program.arg(format!("--directory={}", tree.display()));
         }
@@ -47,11 +49,22 @@ impl Backend for Nspawn {
         program
     }
 
-    fn ask_to_stop(&self, _spec: &Spec, _run_dir: &Path, pid: i32) -> Result<()> {
-        // SIGTERM halts politely; a second one would end it at once, which is why the ladder asks this backend only once.
-        let pid = nix::unistd::Pid::from_raw(pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
-            .with_context(|| format!("sending SIGTERM to process {pid}"))
+    fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
+        match order {
+            // SIGTERM halts politely; a second one ends it at once.
+            Order::Ask | Order::Quit => {
+                let pid = nix::unistd::Pid::from_raw(target.pid);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+                    .with_context(|| format!("sending SIGTERM to process {pid}"))?;
+                Ok(Taken::Yes)
+            }
+            // Its kernel is the host's.
+            Order::Agent | Order::Sync | Order::Remount => Ok(Taken::Nobody),
+        }
+    }
+
+    fn asks_once(&self) -> bool {
+        true
     }
 
     fn reboot_status(&self) -> Option<i32> {
@@ -75,7 +88,7 @@ mod tests {
         };
         assert_eq!(
             Nspawn.program(&spec(Engine::Nspawn), &wires).typed(),
-            "systemd-nspawn --quiet --boot --console=interactive --directory=/run/g/ce/root --machine=ce --register=no \
+            "systemd-nspawn --boot --console=interactive --notify-ready=yes --directory=/run/g/ce/root --machine=ce --register=no \
              --keep-unit --resolv-conf=off --timezone=off --link-journal=no --capability=CAP_NET_ADMIN --network-namespace-path=/proc/self/fd/9"
         );
     }

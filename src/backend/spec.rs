@@ -91,6 +91,9 @@ pub struct Spec {
     /// Guests that it waits for.
     #[serde(default)]
     pub waits_for: Vec<GuestName>,
+    /// Patterns of lines on its console that become events.
+    #[serde(default)]
+    pub console_watch: Vec<String>,
     /// How it is looked after.
     #[serde(default)]
     pub supervision: Supervision,
@@ -146,6 +149,7 @@ pub(crate) mod tests {
             console_record: false,
             admin_group: None,
             waits_for: Vec::new(),
+            console_watch: Vec::new(),
             supervision: Supervision::default(),
             limits: Limits::default(),
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, OWN, Plug, PlugKind, Wires, mconsole};
+use super::{Backend, OWN, Order, Plug, PlugKind, Taken, Target, Wires, mconsole};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -40,7 +40,9 @@ impl Backend for Uml {
             // Older kernels do not know it and hand it to init, which ignores it; newer ones are faster with it.
             .arg("seccomp=auto")
             .arg(format!("umid={}", spec.guest))
-            .arg(format!("uml_dir={}/", wires.run_dir.join(OWN).display()));
+            .arg(format!("uml_dir={}/", wires.run_dir.join(OWN).display()))
+            // Tells that the kernel is up (again), that it panicked, and what the guest writes to /proc/mconsole.
+            .arg(format!("mconsole=notify:{}", wires.run_dir.join("notify.sock").display()));
         if let Plug::Tap(fd) = wires.plug {
             program = program.arg(format!("vec0:transport=fd,fd={fd},vec=0,mac={}", spec.mac));
         }
@@ -49,8 +51,15 @@ impl Backend for Uml {
         program.env("HOME", &wires.run_dir.join(OWN).to_string_lossy()).env("TMPDIR", MEMORY_DIR)
     }
 
-    fn ask_to_stop(&self, spec: &Spec, run_dir: &Path, _pid: i32) -> Result<()> {
-        mconsole::call(&socket(spec, run_dir), "cad").map(|_| ())
+    fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
+        let order = match order {
+            Order::Ask => "cad",
+            Order::Sync => "sysrq s",
+            Order::Remount => "sysrq u",
+            Order::Quit => "halt",
+            Order::Agent => return Ok(Taken::Nobody),
+        };
+        mconsole::tell(&socket(target.spec, target.run_dir), order).map(|()| Taken::Yes)
     }
 }
 
@@ -76,7 +85,8 @@ mod tests {
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
             "/k/linux mem=256M ubd0=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
-             uml_dir=/run/g/ce/hv/ vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
+             uml_dir=/run/g/ce/hv/ mconsole=notify:/run/g/ce/notify.sock \
+             vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
         );
     }
 }

@@ -10,7 +10,9 @@ use regex::bytes::Regex;
 use crate::backend::line::SerialLine;
 use crate::backend::spec::Spec;
 use crate::cli::{Context, Ending, Exit, print, print_json};
-use crate::console::attach::{Ended, Escape, Options, Selection, Which, Who, attach, print_log, show_end};
+use crate::console::attach::{
+    Ended, Escape, Options, Selection, Which, Who, attach, print_log, print_rest, show_end,
+};
 use crate::console::client;
 use crate::console::protocol::Mode;
 use crate::console::ready;
@@ -183,8 +185,16 @@ fn log(args: &ConsoleArgs, guest: &GuestName, context: &Context, revive: Option<
     let printed = print_log(&context.paths, guest, &selection, &mut std::io::stdout().lock(), &mut say)?;
     if follows {
         options.from = is_running(context, guest)?.then_some(printed.end);
-        show(args, guest, context, &options)?;
-        return Ok(Exit::Done);
+        let shown = if options.from.is_some() || args.wait {
+            show(args, guest, context, &options)
+        } else {
+            Err(anyhow::anyhow!("following the console of guest '{guest}': it has ended"))
+        };
+        if shown.is_err() && !is_running(context, guest)? {
+            print_rest(&context.paths, guest, printed.end, &selection, &mut std::io::stdout().lock())?;
+            return Ok(Exit::Done);
+        }
+        return shown.map(|()| Exit::Done);
     }
     Ok(if selection.pattern.is_some() && printed.picked == 0 { Exit::Differs } else { Exit::Done })
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Context, Exit};
 use crate::console::client;
 use crate::console::record::RunRecord;
+use crate::host::cgroups::Tree;
 use crate::host::disks::Disks;
 use crate::host::files::Files;
 use crate::image::store;
@@ -65,6 +66,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         found.push(leftover.to_string());
         if !args.dry_run {
             freed.push(network::free(host, paths, &leftover));
+        }
+    }
+    if let Ok(tree) = Tree::find() {
+        found.extend(tree.empty(&paths.id()).iter().map(|group| group.display().to_string()));
+        if !args.dry_run {
+            tree.sweep(&paths.id());
         }
     }
     // Last, since the namespace of a rehearsed site is bound there.

@@ -86,7 +86,7 @@ pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
 /// For a guest that ended by itself: it is not asked to run any more, and does not come up again at a boot of the host.
 pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) -> Result<()> {
     desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
-    manager.stop(guest)?;
+    manager.stop(guest, &mut |_| ())?;
     manager.agree(&context.host)
 }
 

@@ -14,6 +14,7 @@ pub mod image;
 pub mod init;
 pub mod launch;
 pub mod lifecycle;
+pub mod limit;
 pub mod names;
 pub mod prepare;
 pub mod network;
@@ -101,6 +102,7 @@ pub enum Command {
     Stop(lifecycle::StopArgs),
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
+    Limit(limit::Args),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -332,6 +334,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Stop(args) => lifecycle::stop(args, &context),
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
+        Command::Limit(args) => limit::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
             if let Some(guest) = &args.guest {
@@ -394,6 +397,7 @@ mod tests {
             "stop ce",
             "restart ce",
             "kill ce",
+            "limit ce cpu=50% memory=none",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
             "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +15,7 @@ use crate::names::GuestName;
 use crate::network;
 use crate::paths::Paths;
 use crate::plan::network::names;
+use crate::service::shell;
 
 /// Log in to a guest, or run a command there
 #[derive(Debug, clap::Args)]
@@ -56,39 +56,15 @@ pub fn run(args: &Args, site: &Site, paths: &Paths) -> Result<Infallible> {
     Err(become_program(ns.as_deref(), &program))
 }
 
-/// The name in known_hosts is the guest's, whatever way leads to it. What the user's agent holds is tried too.
 fn command_line(args: &Args, host_key: &str, to: SocketAddr, paths: &Paths, has_site_key: bool) -> Program {
-    let mut options = vec![
-        format!("UserKnownHostsFile=\"{}\"", unexpanded(&paths.known_hosts())),
-        "GlobalKnownHostsFile=/dev/null".to_owned(),
-        "StrictHostKeyChecking=yes".to_owned(),
-        "CheckHostIP=no".to_owned(),
-        format!("HostKeyAlias={host_key}"),
-        "IdentitiesOnly=no".to_owned(),
-        "ConnectTimeout=10".to_owned(),
-    ];
-    if has_site_key {
-        // Not as '-i', which looks for the file before it puts '%' for '%%'.
-        options.push(format!("IdentityFile=\"{}\"", unexpanded(&paths.site_key())));
-    }
-    let ssh =
-        options.into_iter().fold(Program::new("ssh"), |ssh, option| ssh.args(["-o".to_owned(), option]));
-    let host = match to {
-        SocketAddr::V6(to) if to.scope_id() != 0 => format!("{}%{}", to.ip(), to.scope_id()),
-        to => to.ip().to_string(),
-    };
-    ssh.args(["-p", &to.port().to_string(), "-l", &args.user, "--", &host]).args(&args.command)
-}
-
-/// ssh expands `%h` and the like in file names (ssh_config(5), TOKENS).
-fn unexpanded(path: &Path) -> String {
-    path.to_string_lossy().replace('%', "%%")
+    shell::ssh(paths, host_key, to, &args.user, has_site_key).args(&args.command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::SocketAddrV6;
+    use std::path::Path;
 
     /// As ssh itself understands a command line: `ssh -G` prints the settings and connects to nothing.
     fn understood(program: &Program) -> Option<String> {

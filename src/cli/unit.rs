@@ -8,8 +8,12 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{Context, Ending, Exit, prepare};
 use crate::backend::spec::Spec;
-use crate::console::record::{Cause, RunRecord, write_exit};
+use crate::console::exit::{self, ExitRecord};
+use crate::console::record::{Cause, RunRecord};
+use crate::console::restart::{Decision, Restarts};
+use crate::events;
 use crate::host::files::Files;
+use crate::host::{notify, remains};
 use crate::identity::personalise;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
@@ -58,8 +62,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         What::Stop => {
             let alive = record.filter(RunRecord::is_alive);
             if let (Some(record), Some(spec)) = (alive, Spec::read(&context.host, paths, guest)?) {
-                let stopped =
-                    ladder::stop(paths, &spec, &record, Duration::from_millis(spec.stop_timeout_ms))?;
+                let mut tell = |rung: &str| {
+                    notify::status(&format!("stopping: {rung}"));
+                    context.progress.say(&format!("{guest}: stopping: {rung}"));
+                };
+                let stopped = ladder::stop(paths, &spec, &record, &mut tell)?;
                 if stopped.rung != Rung::Already {
                     context.host.write(&paths.last_stop(guest), &serde_json::to_vec(&stopped)?, 0o644)?;
                     context.progress.say(&format!("{guest}: {stopped}"));
@@ -75,8 +82,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
                 "killed" | "dumped" => (Cause::Signal, signal_number(&status)),
                 _ => (Cause::Unknown, None),
             };
-            let launched = record.map_or(0, |record| record.launched_at_ms);
-            write_exit(paths, guest, launched, cause, code)?;
+            // One that was refused has not lived.
+            if code != Some(Exit::Config as i32) {
+                let exit = exit::ended(paths, guest, cause, code)?;
+                note_early_death(context, guest, &exit)?;
+            }
+            let netns = record.and_then(|record| record.netns);
+            remains::take_away(&context.host, paths, guest, netns.as_deref())?;
             // A guest that was never ready has nobody else who brings its new disk to stable storage.
             personalise::settle(&context.host, paths, guest)?;
             quarters::clear(paths, guest)?;
@@ -102,6 +114,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Whether it is started again is the unit's `Restart=`; when, is decided here, and waited for by the next preparation.
+fn note_early_death(context: &Context, guest: &GuestName, exit: &ExitRecord) -> Result<()> {
+    let paths = &context.paths;
+    let Some(spec) = Spec::read(&context.host, paths, guest)? else { return Ok(()) };
+    let mut restarts = Restarts::read(paths, guest);
+    match restarts.after_end(&spec.supervision.restart, exit) {
+        Decision::Stay => Restarts::forget(paths, guest),
+        Decision::Again { at_ms } => {
+            events::note(paths, guest, events::What::Waiting { next_try_ms: at_ms, why: exit.why() });
+            restarts.write(paths, guest)
+        }
+    }
 }
 
 fn signal_number(name: &str) -> Option<i32> {

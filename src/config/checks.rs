@@ -166,12 +166,17 @@ pub(super) fn parse_ready(text: &str) -> Result<ReadyCheck, String> {
         _ => {}
     }
     if let Some(pattern) = text.strip_prefix("console:") {
-        regex::Regex::new(pattern).map_err(|_| "is not a good regular expression".to_owned())?;
+        self::pattern(pattern)?;
         return Ok(ReadyCheck::Console(pattern.to_owned()));
     }
     Err("is not a sign of readiness; \"login\", \"console:REGEX\", \"tcp:PORT\", \"ssh\", \"notify\", \"agent\" and \
          \"heartbeat:TIME\" are"
         .to_owned())
+}
+
+/// A regular expression, looked for in a line of the console.
+pub(super) fn pattern(text: &str) -> Checked {
+    regex::Regex::new(text).map(drop).map_err(|_| "is not a good regular expression".to_owned())
 }
 
 /// The limit that a rung has by itself is not looked at here.

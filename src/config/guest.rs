@@ -329,6 +329,9 @@ impl Draft<'_> {
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
             console_record: pick("console_record")?.flag()?,
+            console_watch: pick("console_watch")
+                .map(|said| said.texts().into_iter().map(|(text, _)| text.to_owned()).collect())
+                .unwrap_or_default(),
             kernel_args: self.text("kernel_args").unwrap_or_default().to_owned(),
             name: self.name,
             fqdn: self.fqdn,

@@ -88,6 +88,13 @@ pub const GUEST: &[Key] = &[
     key("autostart", &["AUTOSTART", "ONBOOT"], Flag, "true", Defaults),
     key("console_log", &["CONSOLE_LOG"], Size(64 << 10, 1 << 40), "\"8M\"", Defaults),
     key("console_record", &["CONSOLE_RECORD"], Flag, "true", Defaults),
+    key(
+        "console_watch",
+        &["CONSOLE_WATCH"],
+        Texts(Parted::Lines, checks::pattern),
+        "[\"Out of memory\"]",
+        Defaults,
+    ),
     key("kernel_args", &["KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Defaults),
     key("count", &["COUNT"], Integer(1, 1000), "4", Template),
     key("limits", &[], Keys(LIMITS), "{ cpu = \"50%\", memory = \"512M\" }", Defaults),

@@ -65,7 +65,8 @@ pub struct Limits {
 pub fn overhead(backend: &str) -> Option<u64> {
     match backend {
         "nspawn" => None,
-        "qemu" => Some(128 << 20),
+        // Devices, and the least of translated code that emulation goes well with.
+        "qemu" => Some(192 << 20),
         // Which one `auto` becomes is not known yet; user-mode Linux needs less.
         _ => Some(32 << 20),
     }

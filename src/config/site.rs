@@ -158,6 +158,8 @@ pub struct Guest {
     pub console_log_bytes: Bytes,
     /// Whether what is typed on its console is kept, and not only who typed and how much.
     pub console_record: bool,
+    /// Patterns (regular expressions) of lines on its console that become events.
+    pub console_watch: Vec<String>,
     /// Further words for the guest kernel's command line.
     pub kernel_args: String,
     /// How it is looked after.
@@ -219,4 +221,20 @@ pub enum ReadyCheck {
     /// The guest says that it lives (as in [`ReadyCheck::Notify`]) at least every so many seconds; if it stops doing so it
     /// is degraded until it does again.
     Heartbeat(u32),
+}
+
+/// As in the site's files.
+impl std::fmt::Display for ReadyCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Login => f.write_str("login"),
+            Self::Console(pattern) => write!(f, "console:{pattern}"),
+            Self::Tcp(port) => write!(f, "tcp:{port}"),
+            Self::Ssh(port) => write!(f, "ssh:{port}"),
+            Self::Notify => f.write_str("notify"),
+            Self::Agent => f.write_str("agent"),
+            Self::Command(line) => write!(f, "command '{line}'"),
+            Self::Heartbeat(seconds) => write!(f, "heartbeat:{seconds}"),
+        }
+    }
 }

@@ -184,6 +184,14 @@ impl std::fmt::Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
+/// Whether that went wrong because the holder ended in the middle of it, or is not there.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.downcast_ref::<Gone>().is_some()
+        || matches!(kind, Some(NotFound | ConnectionRefused | ConnectionReset | BrokenPipe))
+}
+
 #[derive(Debug)]
 struct Gone;
 

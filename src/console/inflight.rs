@@ -92,6 +92,15 @@ impl Inflight {
         self.bytes()[FILLED..FILLED + 8].copy_from_slice(&filled.to_ne_bytes());
     }
 
+    /// The last bytes of them do not belong here.
+    pub fn cut(&mut self, bytes: usize) {
+        let (kept, before) = (self.filled.saturating_sub(bytes), self.filled);
+        self.filled = kept;
+        let map = self.bytes();
+        map[FILLED..FILLED + 8].copy_from_slice(&(kept as u64).to_ne_bytes());
+        map[DATA + kept..DATA + before].fill(0);
+    }
+
     /// All that was read since [`Inflight::begin`].
     pub fn data(&mut self) -> &[u8] {
         let filled = self.filled;

@@ -23,6 +23,14 @@ impl Default for Lines {
 impl Lines {
     /// Shows `look` every line that the chunk ends, and then the one that it leaves unfinished.
     pub fn push(&mut self, bytes: &[u8], mut look: impl FnMut(&[u8])) {
+        self.push_whole(bytes, &mut look);
+        if !self.line.is_empty() {
+            look(&self.line);
+        }
+    }
+
+    /// Shows `look` every line that the chunk ends.
+    pub fn push_whole(&mut self, bytes: &[u8], mut look: impl FnMut(&[u8])) {
         self.text.clear();
         self.filter.push(bytes, &mut self.text);
         for &byte in &self.text {
@@ -36,9 +44,6 @@ impl Lines {
             if !end {
                 self.line.push(byte);
             }
-        }
-        if !self.line.is_empty() {
-            look(&self.line);
         }
     }
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::ReadyCheck;
+use crate::config::supervision::RestartPolicy;
 use crate::console::record::{ExitRecord, ReadyRecord};
 use crate::names::GuestName;
 
@@ -43,6 +44,12 @@ pub struct Settings {
     /// How long that may take, from the launch; 0 is no limit.
     #[serde(default)]
     pub ready_timeout_ms: u64,
+    /// What happens when the guest ends by itself; who starts guests acts on it. Never started again if none.
+    #[serde(default)]
+    pub restart: Option<RestartPolicy>,
+    /// Patterns of lines on the console that become events.
+    #[serde(default)]
+    pub console_watch: Vec<String>,
 }
 
 impl Default for Settings {
@@ -54,6 +61,8 @@ impl Default for Settings {
             ready: Vec::new(),
             address: None,
             ready_timeout_ms: 0,
+            restart: None,
+            console_watch: Vec::new(),
         }
     }
 }

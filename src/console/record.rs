@@ -10,11 +10,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::ReadyCheck;
-use crate::console::{logread, now_ms};
+use crate::console::{exit, now_ms};
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::names::GuestName;
 use crate::paths::Paths;
+
+pub use crate::console::exit::{Cause, EndedBy, ExitRecord, write_exit};
 
 /// Which process runs a guest (`run.json`). Written by the launcher before it asks the holder to adopt the console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +65,10 @@ impl RunRecord {
         read_json(&paths.run_record(guest))
     }
 
-    /// Replaces the guest's record.
+    /// Replaces the guest's record; one that outlives the host's boot is kept beside its disk.
     pub fn write(&self, paths: &Paths, guest: &GuestName) -> Result<()> {
+        exit::note_power_cut(paths, guest)?;
+        write_json(&paths.last_run(guest), self)?;
         write_json(&paths.run_record(guest), self)
     }
 
@@ -143,8 +147,17 @@ pub struct ReadyRecord {
     pub state: ReadyState,
     /// When it got into that state, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The same, counted from its launch.
+    /// The same, counted from the beginning of this boot.
     pub after_ms: u64,
+    /// When this boot began: the launch, or the last reboot.
+    #[serde(default)]
+    pub began_at_ms: u64,
+    /// When it first was ready in this boot; none if it never was.
+    #[serde(default)]
+    pub ready_at_ms: Option<u64>,
+    /// What the guest itself last said of its state, in a few words.
+    #[serde(default)]
+    pub said: Option<String>,
     /// As in [`RunRecord`].
     pub pid: i32,
     /// As in [`RunRecord`].
@@ -157,166 +170,6 @@ impl ReadyRecord {
     /// The guest's record; `None` if it is not running.
     pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
         read_json(&paths.ready_record(guest))
-    }
-}
-
-/// What ended a guest's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// It ended by itself; the code is its status.
-    Exit,
-    /// A signal; the code is its number.
-    Signal,
-    /// Seen by a process that may not know (not its parent).
-    Unknown,
-}
-
-/// Who ended a guest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndedBy {
-    /// It shut itself down.
-    Guest,
-    /// It was asked to by gridgate, or killed by it; the rung says how.
-    Host,
-    /// Its kernel panicked.
-    Panic,
-    /// Its hypervisor was killed by somebody else, or failed.
-    Killed,
-    /// The host went down without stopping it.
-    PowerCut,
-    /// Nobody was there to see it.
-    #[default]
-    Unknown,
-}
-
-/// `last-exit.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExitRecord {
-    /// Milliseconds since 1970.
-    pub at_ms: u64,
-    /// What ended it.
-    pub cause: Cause,
-    /// Exit status or signal.
-    pub code: Option<i32>,
-    /// The boot that ended, as the console's log counts; 0 if nothing was ever logged.
-    pub boot: u32,
-    /// The end of its console, without escape sequences: at most 20 lines, none empty, the newest last. If its kernel
-    /// panicked the last one says why, and not the stack that the kernel prints after it.
-    pub last_lines: Vec<String>,
-    /// Who ended it.
-    #[serde(default)]
-    pub by: EndedBy,
-    /// If it was the host: the rung of the ladder that worked, as in the site's files.
-    #[serde(default)]
-    pub rung: Option<String>,
-    /// How long the ladder took then.
-    #[serde(default)]
-    pub stop_took_ms: Option<u64>,
-    /// When the life that ended was launched, in milliseconds since 1970; 0 if that is not known.
-    #[serde(default)]
-    pub launched_at_ms: u64,
-    /// When it first was ready; none if it never was.
-    #[serde(default)]
-    pub ready_at_ms: Option<u64>,
-}
-
-impl ExitRecord {
-    /// The guest's record; `None` if it never ended.
-    pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
-        read_json(&paths.last_exit(guest))
-    }
-
-    /// As a person would say it: `exit 1`, `signal 9`, `ended`.
-    pub fn told(&self) -> String {
-        told(self.cause, self.code)
-    }
-
-    /// Why, in a few words: `panic: VFS: Unable to mount root fs`, `signal 9`, `power cut`.
-    pub fn why(&self) -> String {
-        match self.by {
-            EndedBy::Panic => {
-                let said = self.last_lines.iter().rev().find_map(|line| panic_of(line));
-                said.map_or_else(|| "panic".to_owned(), |said| format!("panic: {said}"))
-            }
-            EndedBy::PowerCut => "power cut".to_owned(),
-            _ => self.told(),
-        }
-    }
-}
-
-/// As a person would say it.
-pub(super) fn told(cause: Cause, code: Option<i32>) -> String {
-    match (cause, code) {
-        (Cause::Exit, Some(code)) => format!("exit {code}"),
-        (Cause::Signal, Some(code)) => format!("signal {code}"),
-        _ => "ended".to_owned(),
-    }
-}
-
-/// What a line of a console says of a kernel's panic, if it does.
-fn panic_of(line: &str) -> Option<&str> {
-    line.split_once("Kernel panic - not syncing").map(|(_, said)| said.trim_start_matches(':').trim())
-}
-
-const LAST_LINES: usize = 20;
-/// A panic's stack has about thirty lines; a machine with many processors prints more of them.
-const LINES_WITH_STACK: usize = 200;
-
-fn telling(mut lines: Vec<String>) -> Vec<String> {
-    if let Some(panic) = lines.iter().position(|line| panic_of(line).is_some()) {
-        lines.truncate(panic + 1);
-    }
-    lines.split_off(lines.len().saturating_sub(LAST_LINES))
-}
-
-/// Writes down the end of a guest that was launched at the given time, and gives back what now stands there. The holder
-/// calls it when it sees the end, and a service manager's stop hook when it is told the cause, in either order: a known
-/// cause is never replaced by an unknown one of the same run.
-pub fn write_exit(
-    paths: &Paths,
-    guest: &GuestName,
-    launched_at_ms: u64,
-    cause: Cause,
-    code: Option<i32>,
-) -> Result<ExitRecord> {
-    if cause == Cause::Unknown
-        && let Some(known) = ExitRecord::read(paths, guest)?
-        && known.cause != Cause::Unknown
-        && known.at_ms >= launched_at_ms
-    {
-        return Ok(known);
-    }
-    let dir = paths.console(guest);
-    let boot = logread::resolve(&dir, 0).unwrap_or(0);
-    let last_lines = telling(logread::last_lines(&dir, boot, LINES_WITH_STACK));
-    let by = ended_by(cause, code, &last_lines);
-    let ready = ReadyRecord::read(paths, guest)?;
-    let ready_at_ms = ready.filter(|r| r.state == ReadyState::Ready).map(|r| r.at_ms);
-    let (rung, stop_took_ms) = (None, None);
-    let record = ExitRecord {
-        at_ms: now_ms(),
-        cause,
-        code,
-        boot,
-        last_lines,
-        by,
-        rung,
-        stop_took_ms,
-        launched_at_ms,
-        ready_at_ms,
-    };
-    write_json(&paths.last_exit(guest), &record)?;
-    Ok(record)
-}
-
-fn ended_by(cause: Cause, code: Option<i32>, last_lines: &[String]) -> EndedBy {
-    match (cause, code) {
-        (Cause::Exit, Some(0)) => EndedBy::Guest,
-        _ if last_lines.last().is_some_and(|line| panic_of(line).is_some()) => EndedBy::Panic,
-        (Cause::Exit | Cause::Signal, _) => EndedBy::Killed,
-        (Cause::Unknown, _) => EndedBy::Unknown,
     }
 }
 
@@ -361,30 +214,6 @@ mod tests {
         let record = RunRecord { pid, start_ticks: start_ticks(pid).unwrap(), ..own };
         assert!(!record.is_alive());
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn the_last_words_of_a_kernel_are_its_panic_and_not_the_stack_after_it() {
-        let mut lines: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
-        assert_eq!(telling(lines.clone()).first().map(String::as_str), Some("line 30"));
-        lines[40] = "Kernel panic - not syncing: VFS: Unable to mount root fs".to_owned();
-        let told = telling(lines);
-        assert_eq!(told.len(), LAST_LINES);
-        assert!(told[19].starts_with("Kernel panic"), "{told:?}");
-        assert_eq!(telling(Vec::new()), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_known_cause_is_kept_whoever_comes_first() {
-        let state = tempfile::tempdir().unwrap();
-        let paths = Paths::new(state.path(), state.path());
-        let guest: GuestName = "ce".parse().unwrap();
-        let launched = now_ms();
-        let told = |record: Result<ExitRecord>| record.unwrap().told();
-        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Unknown, None)), "ended");
-        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Exit, Some(3))), "exit 3");
-        assert_eq!(told(write_exit(&paths, &guest, launched, Cause::Unknown, None)), "exit 3");
-        assert_eq!(told(write_exit(&paths, &guest, now_ms() + 1, Cause::Unknown, None)), "ended");
     }
 
     proptest! {

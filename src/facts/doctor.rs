@@ -11,6 +11,7 @@ use super::backends::{self, Backends, Probe};
 use crate::backend::uml::MEMORY_DIR;
 use crate::console::record::can_take_over;
 use crate::host::Host;
+use crate::host::cgroups::{CONTROLLERS, Tree};
 use crate::host::programs::Program;
 use crate::host::trial;
 use crate::names::Bytes;
@@ -95,6 +96,21 @@ pub fn diagnose(host: &dyn Host, paths: &Paths) -> Result<Diagnosis> {
     checks.push(timed("nftables", mend("apt install nftables && modprobe nf_tables"), || {
         let rules = "table ip probe { chain c { type nat hook postrouting priority 100; masquerade; }; }";
         run(Program::new("unshare").args(["--net", "nft", rules]))
+    }));
+    checks.push(timed("network rates", mend("modprobe -a sch_tbf cls_u32 act_mirred ifb"), || {
+        trial::rates()?;
+        Ok(String::new())
+    }));
+    let unify = mend("boot with systemd.unified_cgroup_hierarchy=1");
+    checks.push(timed("control groups", unify, || {
+        let found = Tree::find().context("guests run without limits")?.controllers();
+        let missing: Vec<&str> = CONTROLLERS.into_iter().filter(|name| !found.contains(name)).collect();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "guests run without limits: no controller for {}",
+            missing.join(", ")
+        );
+        Ok(found.join(", "))
     }));
     let allow = mend("systemd-nspawn --system-call-filter=pidfd_getfd ... (where this container is started)");
     checks.push(timed("console take-over", allow, || {

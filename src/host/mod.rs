@@ -5,6 +5,8 @@
 //! keeps a machine in memory, and a recorder that writes down each call and fails at call N, so that every failure
 //! point of a plan can be rehearsed.
 
+pub mod blockdev;
+pub mod cgroups;
 pub mod files;
 pub mod net;
 pub mod notify;
@@ -18,7 +20,9 @@ pub mod loopdev;
 pub mod filesystem;
 pub mod temporary;
 pub mod disks;
+pub mod remains;
 pub mod trial;
+pub mod writeback;
 pub mod model;
 pub mod recorder;
 

@@ -1,4 +1,6 @@
-//! What /proc tells of processes (proc_pid_stat(5)).
+//! What /proc tells of processes (proc_pid_stat(5)), and what a pidfd does of one that has ended.
+
+use std::os::fd::{AsFd, AsRawFd};
 
 /// A process's lines of accounting that gridgate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,34 @@ pub fn all() -> impl Iterator<Item = Stat> {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     })
+}
+
+/// The wait status of a process that has ended and was waited for by somebody else, if this kernel keeps it (since Linux
+/// 6.15: `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, linux/pidfd.h). Waits a moment for that somebody.
+#[expect(unsafe_code, reason = "there is no safe wrapper for this ioctl yet")]
+pub fn exit_status(pidfd: impl AsFd) -> Option<i32> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    /// The first version of `struct pidfd_info` (`PIDFD_INFO_SIZE_VER0`).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        pid: u32,
+        tgid: u32,
+        ppid: u32,
+        ids: [u32; 8],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    nix::ioctl_readwrite!(get_info, 0xff, 11, Info);
+    // A process that only has ended is readable; one that was waited for has hung up.
+    let limit = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::empty())], Some(&limit));
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: the kernel reads and writes as many bytes as the request's number says, which is made from this very type.
+    let told = unsafe { get_info(pidfd.as_fd().as_raw_fd(), &raw mut info) };
+    (told.is_ok() && info.mask & EXIT != 0).then_some(info.exit_code)
 }
 
 /// The name in field 2 may contain anything, so that fields count from its last parenthesis.

@@ -6,14 +6,31 @@ use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Makes a bridge, in a thread with a network namespace of its own: bridge, namespace and thread end together.
+use super::Live;
+use super::net::{Net, Rates};
+use crate::names::IfName;
+
+/// Makes a bridge.
 pub fn bridge() -> Result<()> {
-    std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
-        add_bridge()
+    apart(add_bridge)
+}
+
+/// Limits what goes through a port, in each direction.
+pub fn rates() -> Result<()> {
+    apart(|| {
+        let name: IfName = "gg-probe".parse()?;
+        Live.make_bridge(None, &name, "gridgate:probe")?;
+        Live.set_rates(None, &name, Rates { to_guest: Some(1 << 20), from_guest: Some(1 << 20) })
     })
-    .join()
-    .map_err(|_| anyhow!("the attempt came to no end"))?
+}
+
+/// In a thread with a network namespace of its own: namespace, all that is in it, and thread end together.
+fn apart(attempt: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let attempt = move || {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        attempt()
+    };
+    std::thread::spawn(attempt).join().map_err(|_| anyhow!("the attempt came to no end"))?
 }
 
 #[expect(unsafe_code, reason = "neither nix nor rustix has this call")]

@@ -141,6 +141,7 @@ pub(crate) mod tests {
             autostart: true,
             console_log_bytes: Bytes(1 << 20),
             console_record: false,
+            console_watch: Vec::new(),
             kernel_args: String::new(),
             supervision: Default::default(),
             limits: Default::default(),

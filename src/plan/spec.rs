@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::backend::backend;
 use crate::backend::spec::{Engine, Spec, VERSION};
+use crate::config::limits::{Limit, overhead};
 use crate::config::site::{BackendChoice, Guest, Site};
 use crate::facts::engines::Engines;
 use crate::facts::{Facts, GoodImage, ImageFacts};
@@ -22,10 +24,12 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         message: format!("guest '{}': naming its network port: {why}", guest.name),
         hint: None,
     })?;
+    let engine = engine(guest, &facts.engines, image)?;
+    enough_memory(guest, &engine)?;
     Ok(Spec {
         version: VERSION,
         guest: guest.name.clone(),
-        engine: engine(guest, &facts.engines, image)?,
+        engine,
         memory_bytes: guest.memory_bytes,
         cpus: guest.cpus,
         disk: paths.disk(&guest.name),
@@ -42,9 +46,32 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         console_record: guest.console_record,
         admin_group: site.admin_group.clone(),
         waits_for: order::waits_for(guest).cloned().collect(),
+        console_watch: guest.console_watch.clone(),
         supervision: guest.supervision.clone(),
         limits: guest.limits,
     })
+}
+
+/// Which backend `auto` becomes is only known here.
+fn enough_memory(guest: &Guest, engine: &Engine) -> Result<(), Problem> {
+    let name = backend(engine).name();
+    match (guest.limits.memory_bytes, overhead(name)) {
+        (Some(limit), Some(overhead)) if limit < guest.memory_bytes.0 + overhead => {
+            let shown = |bytes: u64| Limit::Memory.show(bytes);
+            let message = format!(
+                "guest '{}': a limit of {} is too little for {} of memory and {engine}",
+                guest.name,
+                shown(limit),
+                guest.memory_bytes
+            );
+            let least = shown(guest.memory_bytes.0 + overhead);
+            Err(Problem::with_hint(
+                message,
+                format!("limits.memory = \"{least}\" is the least with backend '{name}'"),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The image that the guest's disk is, or is to be, cloned from.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::backend::spec::Spec;
+use crate::config::limits::Limits;
 use crate::config::site::Site;
 use crate::console::now_ms;
 use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
@@ -14,6 +15,7 @@ use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::{self, Desired};
+use crate::service::limits::{self, Ignored};
 
 /// The whole document.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +55,10 @@ pub struct GuestStatus {
     pub memory_bytes: Option<u64>,
     /// Processor time that its processes have used.
     pub cpu_ms: Option<u64>,
+    /// How much of the host it may use.
+    pub limits: Limits,
+    /// Those of them that do not hold, though it runs.
+    pub limits_ignored: Vec<Ignored>,
     /// How its last run ended.
     pub last_exit: Option<ExitRecord>,
 }
@@ -98,7 +104,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
     let mut used = Usage::default();
     let mut guests = Vec::new();
     for guest in site.guests.iter().filter(|guest| wanted(&guest.name)) {
-        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, &mut used)?);
+        guests.push(look(host, paths, &guest.name, &guest.role, guest.address, guest.limits, &mut used)?);
     }
     for name in host.list(&paths.guests())? {
         let Ok(name) = name.parse::<GuestName>() else { continue };
@@ -106,7 +112,7 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site, names: &[GuestName]) 
             continue;
         }
         let Some(spec) = Spec::read(host, paths, &name)? else { continue };
-        let found = look(host, paths, &name, "", spec.address, &mut used)?;
+        let found = look(host, paths, &name, "", spec.address, spec.limits, &mut used)?;
         if found.observed == Observed::Running || site.guests.is_empty() || !names.is_empty() {
             guests.push(found);
         }
@@ -120,6 +126,7 @@ fn look(
     name: &GuestName,
     role: &str,
     address: IpAddr,
+    wanted: Limits,
     used: &mut Usage,
 ) -> Result<GuestStatus> {
     let run = RunRecord::read(paths, name)?.filter(RunRecord::is_alive);
@@ -127,6 +134,14 @@ fn look(
         run.as_ref().is_some_and(|run| run.pid == ready.pid && run.start_ticks == ready.start_ticks)
     });
     let usage = run.as_ref().map(|run| used.of(run));
+    let spec = Spec::read(host, paths, name)?;
+    // A guest that runs has the limits that it was started with, or was told since.
+    let said = spec.as_ref().filter(|_| run.is_some()).map_or(wanted, |spec| spec.limits);
+    let held = limits::over(host, paths, name, said)?;
+    let limits_ignored = match (&spec, &run) {
+        (Some(spec), Some(run)) => limits::ignored(paths, spec, &held, run),
+        _ => Vec::new(),
+    };
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -140,9 +155,9 @@ fn look(
         },
         backend: match &run {
             Some(run) => run.backend.clone(),
-            None => Spec::read(host, paths, name)?
-                .map(|spec| crate::backend::backend(&spec.engine).name().to_owned())
-                .unwrap_or_default(),
+            None => {
+                spec.map(|spec| crate::backend::backend(&spec.engine).name().to_owned()).unwrap_or_default()
+            }
         },
         address,
         pid: run.as_ref().map(|run| run.pid),
@@ -150,6 +165,8 @@ fn look(
         ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
         memory_bytes: usage.map(|(memory, _)| memory),
         cpu_ms: usage.map(|(_, cpu)| cpu),
+        limits: held,
+        limits_ignored,
         last_exit: ExitRecord::read(paths, name)?,
     })
 }

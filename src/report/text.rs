@@ -23,6 +23,12 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     let mut text = table(&rows);
+    for guest in status.guests.iter().filter(|guest| !guest.limits.is_empty()) {
+        text.push_str(&format!("limits of {}: {}\n", guest.name, guest.limits));
+        for ignored in &guest.limits_ignored {
+            text.push_str(&format!("  {} does not hold: {}\n", ignored.limit, ignored.why));
+        }
+    }
     for guest in &status.guests {
         if let (Desired::Running, Observed::Stopped, Some(exit)) =
             (guest.desired, guest.observed, &guest.last_exit)

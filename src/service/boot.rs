@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::config::site::Guest;
 use crate::config::{LoadOptions, lenient};
 use crate::host::Host;
 use crate::names::GuestName;
 use crate::paths::Paths;
-use crate::service::desired;
 use crate::service::generate::{Around, Generated, KVM_GROUP};
+use crate::service::{desired, limits};
 
 /// Where a unit may be installed (systemd.unit(5)).
 const UNIT_DIRS: [&str; 4] = [
@@ -63,9 +64,14 @@ pub fn generated(host: &dyn Host, paths: &Paths) -> Result<Generated> {
     let stopped = guests.filter(|guest| desired::was_stopped(host, paths, guest)).cloned().collect();
     let groups = host.read(Path::new("/etc/group"))?.unwrap_or_default();
     let entry = format!("{KVM_GROUP}:");
+    // Limits that cannot be read are told of when the guest starts.
+    let held = |guest: &Guest| {
+        Some((guest.name.clone(), limits::over(host, paths, &guest.name, guest.limits).ok()?))
+    };
     let around = Around {
         paths,
         stopped,
+        limits: site.site.guests.iter().filter_map(held).collect(),
         template: template(host)?.unwrap_or_else(|| Path::new(UNIT_DIRS[1]).join(TEMPLATE)),
         kvm_group: String::from_utf8_lossy(&groups).lines().any(|line| line.starts_with(&entry)),
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +12,7 @@ use crate::console::client;
 use crate::console::protocol::{For, Launch};
 use crate::console::record::RunRecord;
 use crate::host::files::Files;
-use crate::host::{Host, Live};
+use crate::host::{Host, Live, remains};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::Desired;
@@ -26,8 +26,16 @@ pub struct Direct {
     exe: PathBuf,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Asked,
+    Killed,
+}
+
 /// A launch takes tens of milliseconds; a machine in trouble takes longer.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
+/// A killed process ends within milliseconds unless it waits for a disk.
+const REMAINS_LIMIT: Duration = Duration::from_secs(1);
 /// The holder sees a guest's end at once; this is for a holder in trouble.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -43,7 +51,9 @@ impl Direct {
         client::ensure_holder(&self.paths, &self.exe)
     }
 
-    fn end(&self, guest: &GuestName, limit: Option<Duration>) -> Result<Stopped> {
+    fn end(&self, guest: &GuestName, how: How, progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
+        // Without a holder nobody would start it again either.
+        let _ = client::stopping(&self.paths, guest);
         let Some(record) = RunRecord::read(&self.paths, guest)?.filter(RunRecord::is_alive) else {
             return Ok(Stopped::already());
         };
@@ -53,10 +63,10 @@ impl Direct {
                 self.paths.spec(guest).display()
             )
         };
-        // Without a holder nobody would start it again either.
-        let _ = client::stopping(&self.paths, guest);
-        let limit = limit.unwrap_or(Duration::from_millis(spec.stop_timeout_ms));
-        let stopped = ladder::stop(&self.paths, &spec, &record, limit)?;
+        let stopped = match how {
+            How::Asked => ladder::stop(&self.paths, &spec, &record, progress)?,
+            How::Killed => ladder::kill(&self.paths, &spec, &record)?,
+        };
         if stopped.rung != Rung::Already {
             // What the holder writes about the end must be there when this returns.
             let _ = client::wait_event(
@@ -66,6 +76,13 @@ impl Direct {
                 Some(record.launched_at_ms),
                 NOTICE_LIMIT,
             );
+        }
+        // What it left behind ends in its own time.
+        let until = Instant::now() + REMAINS_LIMIT;
+        while !remains::take_away(&Live, &self.paths, guest, record.netns.as_deref())?
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(stopped)
     }
@@ -95,20 +112,20 @@ impl Manager for Direct {
             "launch".to_owned(),
             guest.to_string(),
         ];
-        let log = self.paths.guest(guest).join("launch.log");
+        let log = self.paths.launch_log(guest);
         let launch = Launch { argv, env: BTreeMap::new(), log };
         client::spawn(&self.paths, guest, launch, settings(&Live, &spec), LAUNCH_LIMIT)
             .with_context(|| format!("starting guest '{guest}'"))
     }
 
-    fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+    fn stop(&self, guest: &GuestName, progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
         super::asked(&self.paths, guest, Desired::Stopped);
-        self.end(guest, None)
+        self.end(guest, How::Asked, progress)
     }
 
     fn kill(&self, guest: &GuestName) -> Result<Stopped> {
         super::asked(&self.paths, guest, Desired::Stopped);
-        self.end(guest, Some(Duration::ZERO))
+        self.end(guest, How::Killed, &mut |_| ())
     }
 
     fn await_ready(&self, guest: &GuestName, limit: Duration) -> Result<Readiness> {

@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::config::lenient::{BadGuest, Lenient};
+use crate::config::limits::Limits;
 use crate::config::site::{BackendChoice, Guest};
 use crate::config::supervision::RestartWhen;
 use crate::host::Host;
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::plan::order;
+use crate::service::limits::unit_lines;
 
 /// What the generated files depend on beside the site's own.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Around<'a> {
     pub paths: &'a Paths,
     /// Guests that were stopped on purpose, and are to stay down.
     pub stopped: Vec<GuestName>,
+    /// What guests may use, where that is not what their files say.
+    pub limits: BTreeMap<GuestName, Limits>,
     /// The installed template of guests' units.
     pub template: PathBuf,
     /// Whether this host has the group that may use `/dev/kvm`; a unit with an unknown group does not start.
@@ -194,6 +198,8 @@ fn good(guest: &Guest, before: &[&GuestName], file: Option<&PathBuf>, around: &A
         format!("TimeoutStopSec={}s", (ladder + STOP_SLACK).as_secs()),
         format!("ReadWritePaths={}", around.writable(&guest.name)),
     ];
+    let held = around.limits.get(&guest.name).copied().unwrap_or(guest.limits);
+    service.extend(unit_lines(&held, &around.paths.disk(&guest.name)));
     service.push(format!(
         "Restart={}",
         match guest.supervision.restart.when {
@@ -268,7 +274,13 @@ mod tests {
     }
 
     fn around(paths: &Paths) -> Around<'_> {
-        Around { paths, stopped: Vec::new(), template: "/u/gridgate-guest@.service".into(), kvm_group: true }
+        Around {
+            paths,
+            stopped: Vec::new(),
+            limits: BTreeMap::new(),
+            template: "/u/gridgate-guest@.service".into(),
+            kvm_group: true,
+        }
     }
 
     fn drop_in(made: &Generated, guest: &str) -> String {

@@ -23,7 +23,7 @@ use crate::console::record::RunRecord;
 use crate::host::{Live, notify, users};
 use crate::names::GuestName;
 use crate::paths::Paths;
-use crate::service::{self, generate, launch, quarters};
+use crate::service::{self, generate, launch, limits, quarters};
 
 /// The guest's cable, as systemd keeps it between two processes of a unit.
 pub const TAP: &str = "tap";
@@ -95,11 +95,13 @@ pub fn started(paths: &Paths, guest: &GuestName, pid: i32) -> Result<()> {
         // It was root, and has done so itself.
         return Ok(());
     }
-    let Some(spec) = Spec::read(&Live, paths, guest)? else { bail!("it was never brought up here") };
+    let Some(mut spec) = Spec::read(&Live, paths, guest)? else { bail!("it was never brought up here") };
+    spec.limits = limits::over(&Live, paths, guest, spec.limits)?;
     let number = terminal(pid)?;
     let name = backend(&spec.engine).name();
     let record = RunRecord::of_process(pid, name, number, spec.netns.clone())?;
     record.write(paths, guest)?;
+    limits::at_launch(&Live, paths, &spec, &record)?;
     let process = Pid::from_raw(pid).context("it is not a process number")?;
     let process = pidfd_open(process, PidfdFlags::empty()).context("opening its process")?;
     let master = pidfd_getfd(&process, number, PidfdGetfdFlags::empty());

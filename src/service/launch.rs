@@ -32,7 +32,7 @@ use crate::names::{GuestName, IfName};
 use crate::paths::Paths;
 use crate::plan::network::names;
 use crate::service::terminal::Terminal;
-use crate::service::{self, handover, quarters};
+use crate::service::{self, handover, limits, quarters};
 
 /// Starts the guest in this process; returns only if that fails.
 pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
@@ -49,9 +49,10 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     if let Some(refused) = received.remove(handover::REFUSED) {
         return Err(Refused(handover::refusal(refused)?).into());
     }
-    let Some(spec) = Spec::read(&host, paths, guest)? else {
+    let Some(mut spec) = Spec::read(&host, paths, guest)? else {
         bail!("it was never brought up here; try: gridgate up {guest}")
     };
+    spec.limits = limits::over(&host, paths, guest, spec.limits)?;
     // A session of its own, so that the end of whoever started it, or a terminal's, is not the guest's. A process that
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();
@@ -134,6 +135,7 @@ fn announce(paths: &Paths, spec: &Spec, terminal: &Terminal) -> Result<()> {
     let (name, master) = (backend(&spec.engine).name(), terminal.master.as_fd());
     let record = RunRecord::of_this_process(name, master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, &spec.guest)?;
+    limits::at_launch(&Live, paths, spec, &record)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
     let settings = Some(service::settings(&Live, spec));
     if let Err(error) = client::adopt(paths, &spec.guest, settings, master) {
@@ -192,9 +194,12 @@ pub fn plug(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<OwnedFd> {
     })
 }
 
+/// Where a guest's disk is mounted, in its run directory.
+pub const TREE: &str = "root";
+
 /// Mounts the disk where only this process and its children see it, so that the kernel unmounts it at their end.
 fn mount_tree(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
-    let dir = paths.run_guest(&spec.guest).join("root");
+    let dir = paths.run_guest(&spec.guest).join(TREE);
     let what = || format!("mounting '{}' at '{}'", spec.disk.display(), dir.display());
     std::fs::create_dir_all(&dir).with_context(what)?;
     #[expect(unsafe_code, reason = "unshare is unsafe for file descriptors, which are not unshared here")]

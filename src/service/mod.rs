@@ -9,7 +9,9 @@ pub mod quarters;
 pub mod launch;
 pub mod handover;
 pub mod machined;
+pub mod shell;
 pub mod ladder;
+pub mod limits;
 pub mod direct;
 pub mod generate;
 pub mod boot;
@@ -61,7 +63,8 @@ pub trait Manager: Send + Sync {
     fn start(&self, guest: &GuestName) -> Result<()>;
     /// Stops the guest, politely at first; when this returns, its process is gone, and a boot of the host does not bring it
     /// up again. Stopped already is fine.
-    fn stop(&self, guest: &GuestName) -> Result<Stopped>;
+    /// `progress` is told, where that can be known, how far it has come.
+    fn stop(&self, guest: &GuestName, progress: &mut dyn FnMut(&str)) -> Result<Stopped>;
     /// Stops the guest as a power cut would.
     fn kill(&self, guest: &GuestName) -> Result<Stopped>;
     /// Waits until the guest is ready, for at most `limit` from its launch. An error if it ends before that, with what its
@@ -127,6 +130,8 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
         ready: spec.ready.clone(),
         address: Some(network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 0)),
         ready_timeout_ms: spec.ready_timeout_ms,
+        restart: Some(spec.supervision.restart.clone()),
+        console_watch: spec.console_watch.clone(),
     }
 }
 

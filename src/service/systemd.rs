@@ -113,7 +113,7 @@ impl Manager for Systemd {
         Ok(())
     }
 
-    fn stop(&self, guest: &GuestName) -> Result<Stopped> {
+    fn stop(&self, guest: &GuestName, _progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
         self.end(guest, How::Asked)
     }
 

@@ -89,6 +89,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
         console_record: false,
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
         limits: Default::default(),

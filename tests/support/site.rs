@@ -149,6 +149,7 @@ memory = "192M"
 disk = "1G"
 ready = ["console:Linux version"]
 stop_timeout = "1s"
+restart = "never"
 [networks.lan]
 mode = "rehearsal"
 subnet = "10.77.0.0/24"

@@ -21,7 +21,7 @@ use crate::console::record::ExitRecord;
 use crate::names::BadName;
 
 pub use greeting::{log_trouble, show_end};
-pub use print::{Printed, Selection, Which, print_log};
+pub use print::{Printed, Selection, Which, print_log, print_rest};
 pub use session::attach;
 
 /// How a console is attached.

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use regex::bytes::Regex;
 
+use crate::console::exit::told;
 use crate::console::logread::{self, At, Boot, Event, Marker, Segment, read_at};
 use crate::console::protocol::Position;
-use crate::console::record::told;
 use crate::console::select::Picker;
 use crate::console::times::{Window, ranges};
 use crate::console::when::local;
@@ -120,6 +120,35 @@ pub fn print_log(
     let end = wanted.last().map_or(0, |b| b.number);
     let end = Position { boot: end, offset: wanted.last().map_or(0, |b| b.end) };
     Ok(Printed { picked, end })
+}
+
+/// Prints what a boot said from there on, of a guest that ended before it could be followed.
+pub fn print_rest(
+    paths: &Paths,
+    guest: &GuestName,
+    from: Position,
+    selection: &Selection,
+    out: &mut impl Write,
+) -> Result<()> {
+    let dir = paths.console(guest);
+    let segments = logread::segments(&dir);
+    let mut picker = Picker::new(selection.pattern.clone(), selection.raw);
+    let (mut buffer, mut shown, mut offset) = (vec![0; 32 << 10], Vec::new(), from.offset);
+    loop {
+        match read_at(&dir, &segments, from.boot, offset, &mut buffer) {
+            At::Bytes(n) => {
+                picker.push(&buffer[..n], &mut shown);
+                offset += n as u64;
+            }
+            At::Skip(to) => offset = to,
+            At::End => break,
+        }
+    }
+    picker.finish(&mut shown);
+    match out.write_all(&shown).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("printing"),
+    }
 }
 
 fn kept(boots: &[Boot]) -> String {

@@ -39,7 +39,7 @@ pub fn attach(paths: &Paths, guest: &GuestName, options: &Options, line: &dyn Li
         mask.add(signal);
     }
     let wish = Wish { mode: options.mode, take: options.take, from: options.from, tail: options.tail };
-    let (link, greeting) = Link::open(paths, guest, options, wish)?;
+    let (link, greeting) = Link::open_surely(paths, guest, options, &wish)?;
     mask.thread_block().context("blocking signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&mask, flags).context("listening for signals")?;
@@ -402,7 +402,7 @@ impl Session<'_> {
             return Ok(());
         }
         let wish = Wish { mode: self.options.mode, take: false, from: self.at, tail: None };
-        match Link::open(self.paths, self.guest, self.options, wish) {
+        match Link::open(self.paths, self.guest, self.options, &wish) {
             Ok((link, greeting)) => {
                 self.link = Some(link);
                 self.lost_at = None;

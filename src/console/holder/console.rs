@@ -8,15 +8,19 @@ use rustix::io::Errno;
 use rustix::termios::Winsize;
 
 use crate::console::log::Log;
+use crate::console::matches::Matches;
 use crate::console::now_ms;
 use crate::console::protocol::{
     ClientState, ConsoleState, Event, For, Kind, Launch, Mode, Position, Settings,
 };
 use crate::console::ready::Watch;
 use crate::console::record::{ReadyState, RunRecord, write_json};
+use crate::events::{self, What};
 use crate::names::GuestName;
 
+use super::again::{Next, Why};
 use super::conn::{Conn, Phase};
+use super::heard::Ears;
 use super::launch::Launcher;
 use super::{Holder, Token};
 
@@ -32,8 +36,10 @@ pub(super) struct Console {
     pub(super) settings: Settings,
     pub(super) launch: Option<Launch>,
     pub(super) launcher: Option<Launcher>,
-    /// When a guest that wants to be started again is.
-    pub(super) relaunch_at: Option<Instant>,
+    /// When a guest that is not there is started.
+    pub(super) next: Option<Next>,
+    /// Lines that the site wants to hear of.
+    pub(super) matches: Option<Matches>,
     pub(super) stopping: bool,
     pub(super) run: Option<Run>,
     pub(super) runs: u16,
@@ -49,16 +55,36 @@ pub(super) struct Run {
     pub(super) pidfd: OwnedFd,
     pub(super) watch: Watch,
     pub(super) last_output_ms: Option<u64>,
+    pub(super) ears: Ears,
+    /// When what was counted against the guest is forgotten.
+    pub(super) settle_at: Option<Instant>,
     input: Vec<u8>,
     input_deadline: Option<Instant>,
     interest: EventFlags,
 }
 
 impl Run {
-    pub(super) fn new(record: RunRecord, number: u16, master: OwnedFd, pidfd: OwnedFd, watch: Watch) -> Self {
-        let (input, input_deadline, last_output_ms) = (Vec::new(), None, None);
-        let interest = EventFlags::IN;
-        Self { record, number, master, pidfd, watch, last_output_ms, input, input_deadline, interest }
+    pub(super) fn new(
+        record: RunRecord,
+        number: u16,
+        master: OwnedFd,
+        pidfd: OwnedFd,
+        watch: Watch,
+        ears: Ears,
+    ) -> Self {
+        Self {
+            record,
+            number,
+            master,
+            pidfd,
+            watch,
+            last_output_ms: None,
+            ears,
+            settle_at: None,
+            input: Vec::new(),
+            input_deadline: None,
+            interest: EventFlags::IN,
+        }
     }
 
     /// Gives the guest what it was told, as far as it takes it.
@@ -83,25 +109,43 @@ impl Run {
 
 impl Console {
     pub(super) fn new(guest: GuestName, log: Log, settings: Settings) -> Self {
-        let (launch, launcher, relaunch_at, run, writer) = (None, None, None, None, None);
-        let (stopping, runs, readers) = (false, 0, Vec::new());
-        Self { guest, log, settings, launch, launcher, relaunch_at, stopping, run, runs, readers, writer }
+        Self {
+            guest,
+            log,
+            settings,
+            launch: None,
+            launcher: None,
+            next: None,
+            matches: None,
+            stopping: false,
+            run: None,
+            runs: 0,
+            readers: Vec::new(),
+            writer: None,
+        }
     }
 
-    /// Whether it is running or being started.
+    /// Whether it is running, being started, or waiting for that.
     pub(super) fn is_live(&self) -> bool {
-        self.run.is_some() || self.launcher.is_some() || self.relaunch_at.is_some()
+        self.run.is_some() || self.launcher.is_some() || self.next.is_some()
     }
 
-    /// Whether its process is still to come.
+    /// Whether it died and waits for its next try.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.run.is_none() && self.launcher.is_none() && self.next.is_some_and(|next| next.why == Why::Death)
+    }
+
+    /// Whether its process is just coming.
     pub(super) fn is_starting(&self) -> bool {
-        self.is_live() && self.run.is_none()
+        self.is_live() && self.run.is_none() && !self.is_waiting()
     }
 
     pub(super) fn timer(&self) -> Option<Instant> {
         let run = self.run.as_ref();
-        let of_run = run.into_iter().flat_map(|run| [run.watch.timer(), run.input_deadline]);
-        of_run.chain([self.relaunch_at]).flatten().min()
+        let of_run = run
+            .into_iter()
+            .flat_map(|run| [run.watch.timer(), run.input_deadline, run.ears.timer(), run.settle_at]);
+        of_run.chain([self.next.map(|next| next.at)]).flatten().min()
     }
 
     pub(super) fn end(&self) -> Position {
@@ -147,8 +191,36 @@ impl Holder {
 
     /// Reads what the guest said, logs it, shows it. True if it said something.
     pub(super) fn take_output(&mut self, id: u32) -> bool {
-        let Some(console) = self.consoles.get_mut(&id) else { return false };
-        let Some(run) = console.run.as_mut() else { return false };
+        self.read_output(id);
+        self.keep_output(id)
+    }
+
+    /// As [`Holder::take_output`], but only up to a line that begins in this way; gives back the rest.
+    pub(super) fn take_output_until(&mut self, id: u32, begins: &[u8]) -> Vec<u8> {
+        self.read_output(id);
+        let data = self.inflight.data();
+        let starts_line = |at: &usize| *at == 0 || data[*at - 1] == b'\n';
+        let found = (0..data.len()).filter(starts_line).find(|at| data[*at..].starts_with(begins));
+        let rest = found.map(|at| data[at..].to_vec()).unwrap_or_default();
+        self.inflight.cut(rest.len());
+        self.keep_output(id);
+        rest
+    }
+
+    /// Logs and shows what was read before.
+    pub(super) fn give_output(&mut self, id: u32, bytes: &[u8]) {
+        let Some(console) = self.consoles.get(&id) else { return };
+        self.inflight.begin(&console.guest, console.log.boot(), console.log.end());
+        let room = self.inflight.room();
+        let len = bytes.len().min(room.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        self.inflight.filled(len);
+        self.keep_output(id);
+    }
+
+    fn read_output(&mut self, id: u32) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        let Some(run) = console.run.as_mut() else { return };
         let (boot, offset) = (console.log.boot(), console.log.end());
         self.inflight.begin(&console.guest, boot, offset);
         loop {
@@ -163,15 +235,28 @@ impl Holder {
                 _ => break,
             }
         }
+    }
+
+    fn keep_output(&mut self, id: u32) -> bool {
+        let Some(console) = self.consoles.get_mut(&id) else { return false };
+        let Some(run) = console.run.as_mut() else { return false };
+        let (boot, offset) = (console.log.boot(), console.log.end());
         let bytes = self.inflight.data();
         if bytes.is_empty() {
             return false;
         }
+        let was_kept = console.log.trouble().is_none();
         console.log.append(bytes);
         run.last_output_ms = Some(now_ms());
         let looks = run.watch.looks_at_output();
         if looks {
             run.watch.output(bytes);
+        }
+        if let Some(matches) = &mut console.matches {
+            for found in matches.output(bytes, Instant::now()) {
+                let what = What::ConsoleMatch { pattern: found.pattern, line: found.line };
+                events::note(&self.paths, &console.guest, what);
+            }
         }
         for reader in &console.readers {
             if let Some(conn) = self.conns.get_mut(reader) {
@@ -182,10 +267,22 @@ impl Holder {
             }
         }
         self.inflight.commit();
+        self.tell_of_log(id, was_kept);
         if looks {
             self.conclude(id);
         }
         true
+    }
+
+    /// Those who watch are told when the log stops and when it goes on.
+    fn tell_of_log(&mut self, id: u32, was_kept: bool) {
+        let Some(log) = self.consoles.get(&id).map(|c| &c.log) else { return };
+        let text = match (was_kept, log.trouble()) {
+            (true, Some(why)) => format!("the log cannot be written any more: {why}; the console goes on"),
+            (false, None) => format!("the log is written again; {} bytes are missing in it", log.lost()),
+            _ => return,
+        };
+        self.tell_readers(id, &text);
     }
 
     fn feed(&mut self, id: u32) {
@@ -252,16 +349,16 @@ impl Holder {
 
     pub(super) fn console_tick(&mut self, id: u32, now: Instant) {
         let Some(console) = self.consoles.get_mut(&id) else { return };
-        if console.relaunch_at.is_some_and(|at| at <= now) {
-            console.relaunch_at = None;
-            return self.relaunch(id);
+        if console.next.is_some_and(|next| next.at <= now) {
+            return self.try_again(id);
         }
         let Some(run) = console.run.as_mut() else { return };
         let epoll = &self.epoll;
         run.watch.tick(now, |index, socket| {
             let token = Token::Attempt(id, u16::try_from(index).unwrap_or(u16::MAX));
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
             // Unwatched, it is given up after its time.
-            let _ = epoll::add(epoll, socket, token.data(), EventFlags::OUT);
+            let _ = epoll::add(epoll, socket, token.data(), flags);
         });
         if run.input_deadline.is_some_and(|at| at <= now) {
             let dropped = std::mem::take(&mut run.input).len();
@@ -273,6 +370,10 @@ impl Holder {
                 self.refused(writer, dropped);
             }
         }
+        if self.consoles.get(&id).and_then(|c| c.run.as_ref()?.settle_at).is_some_and(|at| at <= now) {
+            self.settled(id);
+        }
+        self.ears_tick(id, now);
         self.conclude(id);
     }
 
@@ -283,10 +384,24 @@ impl Holder {
         if !run.watch.conclude(Instant::now()) {
             return;
         }
+        run.settle_at = None;
         let (guest, record) = (console.guest.clone(), run.watch.record().clone());
         self.write_ready(id);
-        if record.state == ReadyState::Ready {
-            self.happened(&guest, For::Ready, &Event::Ready(record));
+        match record.state {
+            ReadyState::Ready => {
+                let settle_at = self.settles_at(id);
+                if let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) {
+                    run.settle_at = settle_at;
+                }
+                events::note(&self.paths, &guest, What::Ready { after_ms: record.after_ms });
+                self.happened(&guest, For::Ready, &Event::Ready(record));
+            }
+            ReadyState::Degraded => {
+                let missing = record.checks.iter().filter(|c| c.at_ms.is_none());
+                let missing = missing.map(|c| c.check.to_string()).collect();
+                events::note(&self.paths, &guest, What::Degraded { missing });
+            }
+            ReadyState::Waiting => {}
         }
     }
 

@@ -1,17 +1,21 @@
 //! The end of a guest.
 
+use std::time::Instant;
+
+use crate::console::exit;
 use crate::console::logread::Event as Mark;
 use crate::console::now_ms;
 use crate::console::protocol::{Event, For};
 use crate::console::record::{Cause, EndedBy, ExitRecord, RunRecord, has_ended, write_exit};
-use crate::host::Live;
+use crate::events::{self, What};
 use crate::host::files::Files;
+use crate::host::{Live, remains};
 
 use super::recover::forget_terminal;
 use super::{Holder, keep};
 
 /// With this status systemd-nspawn asks to be started again: its guest has rebooted (systemd-nspawn(1), exit status).
-const REBOOT: i32 = 133;
+pub(super) const REBOOT: i32 = 133;
 /// Bounds what is read after a guest's end, should a process that it left behind go on writing.
 const LAST_READS: usize = 64;
 
@@ -27,12 +31,17 @@ impl Holder {
                 break;
             }
         }
+        // QEMU says why it ends just before it does.
+        self.machine_event(id, number, Instant::now());
         let launcher = self.launcher_of(id, pid);
+        let Some(console) = self.consoles.get(&id) else { return };
+        let Some(run) = console.run.as_ref() else { return };
         let ((cause, code), started) = match launcher {
             Some((how, started)) => (how, Some(started)),
-            None => ((Cause::Unknown, None), None),
+            // Under a service manager somebody else is told.
+            None if console.launch.is_none() => ((Cause::Unknown, None), None),
+            None => (exit::of_stranger(&self.paths, &console.guest, &backend, &run.pidfd), None),
         };
-        let Some(console) = self.consoles.get(&id) else { return };
         let again = (cause, code) == (Cause::Exit, Some(REBOOT))
             && backend == "nspawn"
             && console.launch.is_some()
@@ -43,6 +52,8 @@ impl Holder {
         self.clear(id);
         if let Some(console) = self.consoles.get_mut(&id) {
             console.log.mark(Mark::Rebooted);
+            let boot = console.log.boot() + 1;
+            events::note(&self.paths, &console.guest, What::Rebooted { boot });
         }
         self.tell_readers(id, "guest rebooted");
         self.relaunch_soon(id, started);
@@ -54,11 +65,7 @@ impl Holder {
         let launched_at_ms = console.run.as_ref().map_or_else(now_ms, |r| r.record.launched_at_ms);
         console.log.mark(Mark::Ended { cause, code });
         let (guest, boot) = (console.guest.clone(), console.log.boot());
-        let readers = std::mem::take(&mut console.readers);
-        console.writer = None;
-        console.stopping = false;
-        console.launch = None;
-        console.relaunch_at = None;
+        console.next = None;
         let exit = write_exit(&self.paths, &guest, launched_at_ms, cause, code).unwrap_or_else(|e| {
             eprintln!("guest '{guest}': ignoring: {e:#}");
             ExitRecord {
@@ -75,16 +82,32 @@ impl Holder {
             }
         });
         self.clear(id);
-        // What stood there before (the cause, if it was known) is told too; the boot is this one.
-        let told = ExitRecord { boot, ..exit.clone() };
+        let (by, how, rung) = (exit.by.name().to_owned(), exit.how(), exit.rung.clone());
+        events::note(&self.paths, &guest, What::Stopped { by, how, rung });
+        if let Some(wait) = self.decide(id, &exit) {
+            return self.wait_for_next_try(id, &exit, wait);
+        }
+        if let Some(console) = self.consoles.get_mut(&id) {
+            console.stopping = false;
+            console.launch = None;
+        }
+        self.dismiss(id, &ExitRecord { boot, ..exit });
+    }
+
+    /// Nothing more comes: shows that to everybody.
+    pub(super) fn dismiss(&mut self, id: u32, exit: &ExitRecord) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        let guest = console.guest.clone();
+        let readers = std::mem::take(&mut console.readers);
+        console.writer = None;
         for reader in readers {
             self.note_end(reader);
             if let Some(attached) = self.conns.get_mut(&reader).and_then(|c| c.attached()) {
-                attached.ends = Some(told.clone());
+                attached.ends = Some(exit.clone());
             }
             self.pump(reader);
         }
-        let event = Event::Stopped(Some(exit));
+        let event = Event::Stopped(Some(exit.clone()));
         self.happened(&guest, For::Stopped, &event);
         self.happened(&guest, For::Ready, &event);
     }
@@ -98,11 +121,18 @@ impl Holder {
             keep::forget(&console.guest, &run.record);
         }
         let paths = &self.paths;
-        let mut old = vec![paths.ready_record(&console.guest), paths.console_record(&console.guest)];
+        let mut old = vec![
+            paths.ready_record(&console.guest),
+            paths.console_record(&console.guest),
+            paths.notify_socket(&console.guest),
+        ];
         if let (Some(run), Ok(Some(now))) = (run, RunRecord::read(paths, &console.guest))
             && (run.record.pid, run.record.start_ticks) == (now.pid, now.start_ticks)
         {
             old.push(paths.run_record(&console.guest));
+            if let Err(e) = remains::take_away(&Live, paths, &console.guest, run.record.netns.as_deref()) {
+                eprintln!("guest '{}': ignoring: {e:#}", console.guest);
+            }
         }
         for path in old {
             if let Err(e) = Live.remove(&path) {

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::console::protocol::{Answer, Launch};
 use crate::console::record::Cause;
 
+use super::again::{Next, Why};
 use super::{Holder, Token};
 
 /// A guest that wants to be started again sooner than this after its start waits: it would do so for ever.
@@ -109,7 +110,7 @@ impl Holder {
     pub(super) fn relaunch_soon(&mut self, id: u32, after: Option<Instant>) {
         let soon = after.map(|started| started + LEAST_UPTIME).filter(|at| *at > Instant::now());
         match (soon, self.consoles.get_mut(&id)) {
-            (Some(at), Some(console)) => console.relaunch_at = Some(at),
+            (Some(at), Some(console)) => console.next = Some(Next { at, why: Why::Reboot }),
             _ => self.relaunch(id),
         }
     }

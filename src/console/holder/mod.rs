@@ -9,18 +9,25 @@
 //!   clients.rs   who is attached, who writes, what they are told
 //!   typing.rs    what is written down of those who write
 //!   reader.rs    an attached client: its place in the log
+//!   heard.rs     what else is heard of a guest: its own words, its kernel's, QEMU's
 //!   launch.rs    starting a guest's launcher, and its end
+//!   heal.rs      putting back what was removed under it
 //!   keep.rs      terminals kept by the service manager
+//!   ending.rs    the end of a guest
+//!   again.rs     starting one again that ended by itself
 //!   recover.rs   taking up what an earlier holder left
 //!   setup.rs     socket, lock, telling that we are there, detaching
 //! ```
 //!
 //! Its end never ends a guest.
 
+mod again;
 mod clients;
 mod conn;
 mod console;
 mod ending;
+mod heard;
+mod heal;
 mod keep;
 mod launch;
 mod reader;
@@ -61,6 +68,12 @@ enum Token {
     Launcher(u32, u16),
     /// A readiness check's attempt to connect.
     Attempt(u32, u16),
+    /// The socket that a guest's datagrams come to.
+    Notify(u32, u16),
+    /// QEMU's events.
+    Machine(u32, u16),
+    /// The run directory.
+    Health,
 }
 
 impl Token {
@@ -73,6 +86,9 @@ impl Token {
             Token::Process(id, run) => (4, id, run),
             Token::Launcher(id, run) => (5, id, run),
             Token::Attempt(id, index) => (6, id, index),
+            Token::Notify(id, run) => (7, id, run),
+            Token::Machine(id, run) => (8, id, run),
+            Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
     }
@@ -88,6 +104,9 @@ impl Token {
             4 => Token::Process(id, sub),
             5 => Token::Launcher(id, sub),
             6 => Token::Attempt(id, sub),
+            7 => Token::Notify(id, sub),
+            8 => Token::Machine(id, sub),
+            9 => Token::Health,
             _ => return None,
         })
     }
@@ -100,6 +119,7 @@ struct Holder {
     signals: SignalFd,
     inflight: Inflight,
     kept: keep::Kept,
+    health: heal::Health,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
@@ -112,7 +132,7 @@ struct Holder {
 pub fn run(paths: &Paths) -> Result<()> {
     let what = || format!("holding the consoles of '{}'", paths.state.display());
     let kept = keep::Kept::receive();
-    let (mut holder, _lock) = setup::holder(paths, kept).with_context(what)?;
+    let mut holder = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
     holder.turn().with_context(what)
 }
@@ -130,6 +150,10 @@ impl Holder {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e).context("waiting for events"),
             }
+            // What tells of a reboot comes before the output that follows it.
+            events.sort_unstable_by_key(|event| {
+                !matches!(Token::of(event.data), Some(Token::Notify(..) | Token::Machine(..)))
+            });
             for event in events.drain(..) {
                 let Some(token) = Token::of(event.data) else { continue };
                 self.event(token, event.flags);
@@ -143,6 +167,7 @@ impl Holder {
         match token {
             Token::Listener => self.accept(),
             Token::Signal => self.ending = true,
+            Token::Health => self.unwell(),
             Token::Conn(id) => self.conn_event(id, flags),
             Token::Master(id, run) => self.master_event(id, run, flags),
             Token::Process(id, run) => self.process_ended(id, run),
@@ -153,16 +178,19 @@ impl Holder {
                     self.conclude(id);
                 }
             }
+            Token::Notify(id, run) => self.notify_event(id, run, Instant::now()),
+            Token::Machine(id, run) => self.machine_event(id, run, Instant::now()),
         }
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self.consoles.values().filter_map(Console::timer).min()?;
+        let next = self.consoles.values().filter_map(Console::timer).chain(self.health.due()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.heal(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::epoll::{self, EventFlags};
@@ -12,15 +13,21 @@ use crate::console::access::Access;
 use crate::console::inflight::Left;
 use crate::console::log::Log;
 use crate::console::logread::{self, BootReader, Event};
+use crate::console::matches::Matches;
 use crate::console::protocol::{Answer, Launch, Settings};
-use crate::console::ready::Watch;
+use crate::console::ready::{Place, Watch};
 use crate::console::record::{Cause, ReadyRecord, RunRecord, has_ended, read_json, write_exit, write_json};
+use crate::console::restart::Restarts;
+use crate::console::{exit, now_ms};
+use crate::events::{self, What};
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::names::GuestName;
 use crate::paths::Paths;
 
+use super::again::{Next, Why};
 use super::console::Run;
+use super::heard::{Ears, Machine, Notify};
 use super::{Holder, Token, keep};
 
 /// `console.json`: what the next holder must know of a guest.
@@ -29,6 +36,14 @@ struct ConsoleRecord {
     settings: Settings,
     launch: Option<Launch>,
     stopping: bool,
+    /// It died, and waits for its next try.
+    #[serde(default)]
+    waiting: bool,
+}
+
+/// Where a guest's signs of readiness are looked for.
+pub(super) fn place(paths: &Paths, guest: &GuestName) -> Place {
+    Place { guest: guest.clone(), agent: paths.agent_socket(guest) }
 }
 
 /// Gives the log what an earlier holder had read and not yet logged.
@@ -57,15 +72,15 @@ impl Holder {
     }
 
     fn recover_guest(&mut self, guest: &GuestName) -> Result<()> {
-        let Some(record) = RunRecord::read(&self.paths, guest)? else { return Ok(()) };
         let kept = read_json::<ConsoleRecord>(&self.paths.console_record(guest))?;
+        let Some(record) = RunRecord::read(&self.paths, guest)? else {
+            return match kept.filter(|kept| kept.waiting) {
+                Some(kept) => self.go_on_waiting(guest, kept),
+                None => Ok(()),
+            };
+        };
         if !record.is_alive() {
-            write_exit(&self.paths, guest, record.launched_at_ms, Cause::Unknown, None)?;
-            let paths = &self.paths;
-            for path in [paths.run_record(guest), paths.ready_record(guest), paths.console_record(guest)] {
-                Live.remove(&path)?;
-            }
-            return Ok(());
+            return self.ended_unseen(guest, &record, kept);
         }
         let settings = kept.as_ref().map(|k| k.settings.clone());
         let id = self.console_for(guest, &settings.clone().unwrap_or_default());
@@ -81,6 +96,54 @@ impl Holder {
             console.stopping = kept.stopping;
         }
         self.take_up(id, record, settings, master)
+    }
+
+    /// A guest that waited for its next try when the last holder ended.
+    fn go_on_waiting(&mut self, guest: &GuestName, kept: ConsoleRecord) -> Result<()> {
+        let id = self.console_for(guest, &kept.settings);
+        let wait = Restarts::read(&self.paths, guest).wait(now_ms());
+        if let Some(console) = self.consoles.get_mut(&id) {
+            console.launch = kept.launch;
+            console.next = Some(Next { at: Instant::now() + wait, why: Why::Death });
+        }
+        Ok(())
+    }
+
+    /// A guest that ended while no holder was there.
+    fn ended_unseen(
+        &mut self,
+        guest: &GuestName,
+        run: &RunRecord,
+        kept: Option<ConsoleRecord>,
+    ) -> Result<()> {
+        let said = match run.backend.as_str() {
+            "nspawn" => exit::said_by_launcher(&self.paths, guest),
+            _ => (Cause::Unknown, None),
+        };
+        let paths = &self.paths;
+        let rebooted = said == (Cause::Exit, Some(super::ending::REBOOT));
+        let exit = match rebooted {
+            true => None,
+            false => Some(write_exit(paths, guest, run.launched_at_ms, said.0, said.1)?),
+        };
+        for path in [paths.run_record(guest), paths.ready_record(guest), paths.console_record(guest)] {
+            Live.remove(&path)?;
+        }
+        let Some(kept) = kept.filter(|kept| kept.launch.is_some() && !kept.stopping) else { return Ok(()) };
+        let id = self.console_for(guest, &kept.settings);
+        let Some(console) = self.consoles.get_mut(&id) else { return Ok(()) };
+        console.launch = kept.launch;
+        match exit {
+            None => {
+                console.log.mark(Event::Rebooted);
+                console.next = Some(Next { at: Instant::now(), why: Why::Reboot });
+            }
+            Some(exit) => match self.decide(id, &exit) {
+                Some(wait) => self.wait_for_next_try(id, &exit, wait),
+                None => self.stay_down(id),
+            },
+        }
+        Ok(())
     }
 
     /// The console of a running process is ours from now on. Twice for the same process changes nothing but the terminal
@@ -109,7 +172,13 @@ impl Holder {
         console.settings = settings.unwrap_or_else(|| console.settings.clone());
         console.log.set_bound(console.settings.log_bytes);
         console.log.set_access(Access::of(console.settings.group.as_deref()));
-        let mut watch = Watch::new(&record, &console.settings, earlier)?;
+        let began_at_ms = record.launched_at_ms;
+        let place = place(&self.paths, &console.guest);
+        let mut watch = Watch::new(&place, &record, &console.settings, began_at_ms, earlier)?;
+        console.matches = match console.settings.console_watch.is_empty() {
+            true => None,
+            false => Some(Matches::new(&console.settings.console_watch)?),
+        };
         let markers = logread::markers(console.log.dir());
         let (pid, start_ticks) = (record.pid, record.start_ticks);
         let this = Event::Started { pid, start_ticks };
@@ -123,6 +192,8 @@ impl Holder {
             }
         } else {
             console.log.begin_boot(pid, start_ticks);
+            let backend = record.backend.clone();
+            events::note(&self.paths, &console.guest, What::Started { pid, backend });
         }
         if let Some(old) = console.run.take() {
             forget_terminal(&self.epoll, &old);
@@ -131,17 +202,26 @@ impl Holder {
         keep::keep(&console.guest, &record, master.as_fd());
         console.runs = console.runs.wrapping_add(1);
         let number = console.runs;
-        let run = Run::new(record, number, master, pidfd, watch);
+        let ears = Ears {
+            // A guest that cannot be heard runs all the same.
+            notify: Notify::bind(&self.paths.notify_socket(&console.guest))
+                .inspect_err(|e| eprintln!("guest '{}': ignoring: {e:#}", console.guest))
+                .ok(),
+            machine: (record.backend == "qemu").then(|| Machine::new(self.paths.qmp_events(&console.guest))),
+        };
+        let run = Run::new(record, number, master, pidfd, watch, ears);
         epoll::add(&self.epoll, &run.master, Token::Master(id, number).data(), EventFlags::IN)
             .context("watching its terminal")?;
         epoll::add(&self.epoll, &run.pidfd, Token::Process(id, number).data(), EventFlags::IN)
             .context("watching its process")?;
+        console.next = None;
         console.run = Some(run);
         let asked_by = console.launcher.as_mut().and_then(|launcher| {
             launcher.adopted = true;
             launcher.asked_by.take()
         });
         self.write_console_record(id)?;
+        self.listen_to(id);
         self.write_ready(id);
         self.conclude(id);
         if let Some((asked_by, conn)) = asked_by.and_then(|a| Some((a, self.conns.get_mut(&a)?))) {
@@ -157,9 +237,10 @@ impl Holder {
 
     pub(super) fn write_console_record(&self, id: u32) -> Result<()> {
         let Some(console) = self.consoles.get(&id) else { return Ok(()) };
-        let (settings, launch, stopping) =
-            (console.settings.clone(), console.launch.clone(), console.stopping);
-        write_json(&self.paths.console_record(&console.guest), &ConsoleRecord { settings, launch, stopping })
+        let (settings, launch) = (console.settings.clone(), console.launch.clone());
+        let (stopping, waiting) = (console.stopping, console.is_waiting());
+        let record = ConsoleRecord { settings, launch, stopping, waiting };
+        write_json(&self.paths.console_record(&console.guest), &record)
     }
 }
 

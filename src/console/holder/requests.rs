@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use crate::config::site::ReadyCheck;
 use crate::console::log::Log;
+use crate::console::matches::Matches;
 use crate::console::protocol::{Answer, ConsoleState, Event, For, Launch, Request, Settings};
 use crate::console::ready;
-use crate::console::record::{ExitRecord, ReadyState, RunRecord};
+use crate::console::record::{Cause, ExitRecord, ReadyState, RunRecord};
+use crate::console::restart::Restarts;
 use crate::names::GuestName;
 
 use super::Holder;
@@ -87,10 +89,15 @@ impl Holder {
                 ready::pattern(text).with_context(what)?;
             }
         }
+        Matches::new(&settings.console_watch).with_context(what)?;
         let id = self.console_for(guest, &settings);
         let Some(console) = self.consoles.get_mut(&id) else { return Ok(()) };
         if let Some(run) = &console.run {
             bail!("starting guest '{guest}': it is running already, as process {}", run.record.pid);
+        }
+        // Somebody has seen to what it died of.
+        if console.is_waiting() {
+            console.next = None;
         }
         if console.is_live() {
             bail!("starting guest '{guest}': it is being started already");
@@ -98,6 +105,7 @@ impl Holder {
         console.settings = settings;
         console.launch = Some(launch);
         console.stopping = false;
+        Restarts::forget(&self.paths, guest).with_context(what)?;
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.phase = Phase::Spawning;
         }
@@ -110,10 +118,13 @@ impl Holder {
             bail!("stopping guest '{guest}': it is not running");
         };
         console.stopping = true;
-        let waits_to_be_started = console.relaunch_at.is_some() && console.run.is_none();
         let id = id.unwrap_or_default();
-        if waits_to_be_started {
-            self.gone(id, crate::console::record::Cause::Unknown, None);
+        if console.is_waiting() {
+            self.stay_down(id);
+            return Ok(());
+        }
+        if console.next.is_some() && console.run.is_none() {
+            self.gone(id, Cause::Unknown, None);
             return Ok(());
         }
         self.write_console_record(id)
@@ -136,7 +147,7 @@ impl Holder {
     fn wait(&mut self, conn: u32, guest: GuestName, what: For, since_ms: Option<u64>) -> Result<()> {
         let console = self.console_id(&guest).and_then(|id| self.consoles.get(&id));
         let ready = console.and_then(|c| c.run.as_ref()).map(|r| r.watch.record().clone());
-        let live = console.is_some_and(Console::is_live);
+        let live = console.is_some_and(|c| c.is_live() && !c.is_waiting());
         let exit = ExitRecord::read(&self.paths, &guest)?;
         let recent = exit.as_ref().is_some_and(|e| since_ms.is_some_and(|since| e.at_ms >= since));
         let event = match (what, ready) {

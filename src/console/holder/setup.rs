@@ -17,10 +17,11 @@ use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::fs::Mode;
 
 use crate::console::inflight::Inflight;
-use crate::host::files::{Files, LockGuard};
+use crate::host::files::Files;
 use crate::host::{Live, notify};
 use crate::paths::Paths;
 
+use super::heal::Health;
 use super::keep::Kept;
 use super::{Holder, Token, recover};
 
@@ -28,7 +29,7 @@ use super::{Holder, Token, recover};
 const LOG_BYTES: u64 = 1 << 20;
 
 /// Everything is in place and every living guest taken up when this returns; from then on the socket answers.
-pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<(Holder, LockGuard)> {
+pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<Holder> {
     Live.make_dir(&paths.run, 0o755)?;
     let lock = Live.lock(&paths.holder_lock(), Duration::ZERO).context("another holder is there already")?;
     let mut mask = SigSet::empty();
@@ -48,6 +49,7 @@ pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<(Holder, LockGuard)> {
     let socket = paths.holder_socket();
     let temporary = socket.with_extension("sock.new");
     let listener = listen(&temporary).with_context(|| format!("listening on '{}'", temporary.display()))?;
+    let health = Health::new(lock)?;
     let (consoles, conns) = (BTreeMap::new(), BTreeMap::new());
     let paths = paths.clone();
     let mut holder = Holder {
@@ -57,6 +59,7 @@ pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<(Holder, LockGuard)> {
         signals,
         inflight,
         kept,
+        health,
         consoles,
         conns,
         next_conn: 0,
@@ -67,7 +70,14 @@ pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<(Holder, LockGuard)> {
     holder.watch_fd(holder.listener.as_fd(), Token::Listener, EventFlags::IN)?;
     holder.watch_fd(holder.signals.as_fd(), Token::Signal, EventFlags::IN)?;
     Live.rename(&temporary, &socket)?;
-    Ok((holder, lock))
+    holder.watch_health()?;
+    Ok(holder)
+}
+
+/// Another socket with the name of the one that was removed.
+pub(super) fn listen_anew(paths: &Paths) -> Result<UnixListener> {
+    let socket = paths.holder_socket();
+    listen(&socket).with_context(|| format!("listening on '{}'", socket.display()))
 }
 
 /// Only root may connect. The socket gets its name when it answers, so that nobody meets one that does not.

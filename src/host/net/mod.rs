@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use crate::names::{IfName, MacAddr};
 pub use netns::{become_program, in_netns};
-pub use tc::{Rates, lost_shapers};
+pub use tc::{Rates, lost_shapers, shaper_of};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

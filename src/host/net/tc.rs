@@ -94,6 +94,13 @@ pub fn lost_shapers(links: &[Link]) -> impl Iterator<Item = &Link> {
     links.iter().filter(lost)
 }
 
+/// The shaper of the port with that note, among the links of its namespace.
+pub fn shaper_of<'l>(links: &'l [Link], port_alias: &str) -> Option<&'l Link> {
+    let of =
+        |link: &&Link| link.alias.as_deref().and_then(|alias| alias.strip_suffix(SHAPER)) == Some(port_alias);
+    links.iter().filter(|link| is_shaper(link)).find(of)
+}
+
 fn is_shaper(link: &Link) -> bool {
     link.kind == LinkKind::Other("ifb".to_owned())
         && link

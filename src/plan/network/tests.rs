@@ -37,6 +37,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         autostart: true,
         console_log_bytes: Bytes(1 << 20),
         console_record: false,
+        console_watch: Vec::new(),
         kernel_args: String::new(),
         supervision: Default::default(),
         limits: Default::default(),
