@@ -24,6 +24,7 @@ use super::console::Console;
 
 impl Holder {
     pub(super) fn request(&mut self, conn: u32, request: Request, fds: Vec<OwnedFd>) {
+        self.has_worked();
         let done = match request {
             Request::Adopt { guest, settings } => self.adopt(&guest, settings, fds).map(|()| Some(())),
             Request::Spawn { guest, launch, settings } => {
