@@ -388,6 +388,7 @@ mod tests {
             "image build debian-12",
             "plan ce",
             "up",
+            "up --desired",
             "down --purge ce",
             "status",
             "start ce",

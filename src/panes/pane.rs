@@ -112,7 +112,8 @@ impl Pane {
         self.running = status.observed == Observed::Running;
         self.state = sentences::state(status).to_owned();
         if let (Observed::Stopped, Some(exit)) = (status.observed, &status.last_exit) {
-            self.state = format!("{} ({})", self.state, exit.why());
+            let why = Some(exit.why()).filter(|why| *why != "ended");
+            self.state.extend(why.map(|why| format!(" ({why})")));
         }
         self.tone = match (status.ready, status.desired) {
             (Readiness::Ready, _) => Tone::Good,

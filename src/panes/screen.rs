@@ -13,8 +13,9 @@ use crate::console::escape::{self, Piece};
 pub const SCROLLBACK_ROWS: usize = 2000;
 /// What a guest takes a serial line's terminal to be, as long as nobody tells it more: 80 columns, and 24 or 25 rows.
 const USUAL: (u16, u16) = (25, 80);
-/// No terminal is smaller or larger than this; with next to no columns the emulation gets characters wrong.
-const SMALLEST: u16 = 8;
+/// No terminal has fewer rows or columns: with next to none the emulation gets characters wrong.
+pub const SMALLEST: u16 = 8;
+/// Nor more.
 const LARGEST: u16 = 1000;
 /// A repetition that fills the widest line that is usual, and no more.
 const REPEATED: u16 = 500;

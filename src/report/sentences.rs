@@ -38,7 +38,7 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
     let name = &guest.name;
     match guest.observed {
         Observed::Running => {
-            let told = running(guest)?;
+            let told = running(guest, detail)?;
             Some(format!("{name}: {told}\n"))
         }
         Observed::Stopped => {
@@ -61,7 +61,7 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
     }
 }
 
-fn running(guest: &GuestStatus) -> Option<String> {
+fn running(guest: &GuestStatus, detail: Detail) -> Option<String> {
     if let Some(stop) = &guest.stopping {
         let left = stop.until_ms.saturating_sub(now_ms()).div_ceil(1000);
         return Some(match stop.until_ms {
@@ -83,7 +83,7 @@ fn running(guest: &GuestStatus) -> Option<String> {
         Readiness::Waiting if !says.is_empty() || !try_of.is_empty() => {
             Some(format!("starting,{missing}{says}{try_of}"))
         }
-        Readiness::Ready if !says.is_empty() => Some(format!("ready{says}")),
+        Readiness::Ready if detail == Detail::Full && !says.is_empty() => Some(format!("ready{says}")),
         _ => None,
     }
 }

@@ -49,6 +49,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();
     let lock = lock(paths, guest)?;
+    limits::prepare(&host, paths, &spec)?;
     let backend = backend(&spec.engine);
     let cable = plug(&host, &spec, backend, &names::guest_alias(&paths.id(), guest))?;
     let tree = if backend.wants_tree() { Some(mount_tree(paths, &spec)?) } else { None };
@@ -67,7 +68,7 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     host_clean(&wires)?;
     let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, guest)?;
-    limits::at_launch(&host, paths, &spec, &record)?;
+    limits::started(&host, paths, &spec, &record)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
     if let Err(error) =
         client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())

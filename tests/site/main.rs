@@ -8,6 +8,7 @@ mod interrupts;
 mod life;
 mod limits;
 mod together;
+mod supervision;
 mod trouble;
 
 #[path = "../support/site.rs"]

@@ -12,6 +12,7 @@ use crate::report::status::GuestStatus;
 use super::keys::Decoder;
 use super::layout::{Layout, Place, Size};
 use super::pane::{Link, News, Pane};
+use super::screen::SMALLEST;
 
 /// Of what a guest has said before, this much is shown at first; it fills the scrollback.
 pub const TAIL_BYTES: u64 = 256 << 10;
@@ -318,6 +319,7 @@ impl App {
     /// Only a pane that has the terminal for itself tells the guest its size; in a small one text is wrapped for the eye only.
     fn tell_window(&mut self) {
         let (width, height) = self.content();
+        let (width, height) = (width.max(SMALLEST), height.max(SMALLEST));
         let Some(pane) = self.panes.get_mut(self.focused) else { return };
         if !self.zoomed || !pane.resize(width, height) {
             return;

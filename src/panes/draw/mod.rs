@@ -132,9 +132,7 @@ fn hint(app: &mut App, index: usize) -> Option<String> {
         return match (pane.running, gone) {
             (true, true) => Some("the console holder does not answer".to_owned()),
             (true, false) => Some("it has said nothing yet".to_owned()),
-            (false, _) if pane.end_shown => {
-                Some(format!("it has said nothing yet; gridgate start {} starts it", pane.name))
-            }
+            (false, _) if pane.end_shown => Some(format!("never started: gridgate start {}", pane.name)),
             _ => None,
         };
     }

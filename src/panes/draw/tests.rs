@@ -67,7 +67,7 @@ fn every_guest_has_a_pane_with_its_state_its_writer_and_what_it_said() {
             "                                                 │",
             "                                                 │",
             " 3 ui  stopped",
-            "it has said nothing yet; gridgate start ui starts it",
+            "never started: gridgate start ui",
             "",
             "",
             "",
