@@ -10,6 +10,7 @@ BIN := $(DESTDIR)$(PREFIX)/bin
 SHARE := $(DESTDIR)$(PREFIX)/share
 LIB := $(DESTDIR)$(PREFIX)/lib
 UNITS := $(LIB)/systemd/system
+GENERATORS := $(LIB)/systemd/system-generators
 # Where the units look, whatever the prefix.
 DEFAULTS := $(DESTDIR)/etc/default/gridgate
 # Scripts that are of use on an installed system.
@@ -54,6 +55,7 @@ target/release/gridgate: Cargo.toml Cargo.lock $(shell find src images -type f)
 install: $(GRIDGATE) ## put it in place: PREFIX=/usr/local, DESTDIR= for packages, GRIDGATE= for another binary
 	install -D -m 0755 $(GRIDGATE) $(BIN)/gridgate
 	install -D -m 0644 -t $(UNITS) $(wildcard units/*.service units/*.target)
+	install -d $(GENERATORS) && ln -sfn ../../../bin/gridgate $(GENERATORS)/gridgate-generator
 	install -D -m 0644 -t $(SHARE)/gridgate/images $(wildcard images/*.toml)
 	install -D -m 0755 -t $(LIB)/gridgate $(SCRIPTS)
 	[ -e $(DEFAULTS) ] || install -D -m 0644 units/defaults $(DEFAULTS)
@@ -71,6 +73,7 @@ uninstall: ## remove what install put in place, and nothing else
 	rm -f $(SHARE)/fish/vendor_completions.d/gridgate.fish
 	rm -f $(addprefix $(LIB)/gridgate/,$(notdir $(SCRIPTS)))
 	rm -f $(addprefix $(SHARE)/gridgate/images/,$(notdir $(wildcard images/*.toml)))
+	rm -f $(GENERATORS)/gridgate-generator
 	rm -f $(addprefix $(UNITS)/,$(notdir $(wildcard units/*.service units/*.target)))
 	if cmp -s units/defaults $(DEFAULTS); then rm -f $(DEFAULTS); fi
 	rmdir $(SHARE)/gridgate/images $(SHARE)/gridgate $(LIB)/gridgate 2>/dev/null || true

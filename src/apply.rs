@@ -209,7 +209,6 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         Action::Purge { guest } => {
             host.remove(&paths.guest(guest))?;
             host.remove(&paths.run_guest(guest))?;
-            manager.forget(host, guest)?;
         }
         Action::Retire => {
             manager.retire()?;

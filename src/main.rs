@@ -1,11 +1,16 @@
 //! The process's edge: parse, run, print the error once, exit.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use gridgate::cli::{self, Cli, Ending, Exit};
+use gridgate::cli::{self, Cli, Ending, Exit, units};
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.next().is_some_and(|program| units::is_generator(Path::new(&program))) {
+        return generator(words.next().as_deref().map(Path::new));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -28,5 +33,16 @@ fn main() -> ExitCode {
                 ExitCode::from(Exit::Failed as u8)
             }
         },
+    }
+}
+
+/// Whatever happens, a boot goes on; systemd notes the status.
+fn generator(dir: Option<&Path>) -> ExitCode {
+    match units::generate(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gridgate: {error:#}");
+            ExitCode::from(Exit::Failed as u8)
+        }
     }
 }

@@ -15,12 +15,16 @@
 //!   holder.inflight              output that it has taken but not yet logged
 //!   netns                        the namespace of a rehearsed site
 //!   uplinks.json                 interfaces that were joined to bridges; beside ID: what forwarding was set to
-//!   guests/NAME/                 run.json ready.json console.json qmp.sock uml/
+//!   guests/NAME/                 run.json ready.json console.json lock, hv/ of the guest's own user
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use crate::names::{GuestName, ImageName};
+
+/// The hypervisor's part of what belongs to a running guest: its sockets. It has a user of its own, who can do there what he
+/// likes; all that is trusted lies beside it. The name is short because sockets' paths have to be (unix(7)).
+pub const OWN: &str = "hv";
 
 /// The directories of one site on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +183,11 @@ impl Paths {
         self.run.join("guests").join(guest)
     }
 
+    /// Held (flock) by the process that runs the guest, as long as it lives.
+    pub fn guest_lock(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("lock")
+    }
+
     /// Which process runs the guest.
     pub fn run_record(&self, guest: &GuestName) -> PathBuf {
         self.run_guest(guest).join("run.json")
@@ -216,12 +225,12 @@ impl Paths {
 
     /// Where QEMU says what happens to the guest.
     pub fn qmp_events(&self, guest: &GuestName) -> PathBuf {
-        self.run_guest(guest).join("qmp-events.sock")
+        self.run_guest(guest).join(OWN).join("qmp-events.sock")
     }
 
     /// The guest agent under QEMU.
     pub fn agent_socket(&self, guest: &GuestName) -> PathBuf {
-        self.run_guest(guest).join("agent.sock")
+        self.run_guest(guest).join(OWN).join("agent.sock")
     }
 
     /// What the guest's launcher and hypervisor said, where no service manager keeps it.

@@ -85,6 +85,8 @@ fn install_puts_everything_in_its_place() {
     let mut expect = |name: String, mode: u32| assert!(expected.insert((name, mode)));
     expect("usr/bin/gridgate".to_owned(), 0o755);
     expect("usr/lib/gridgate/fetch-uml".to_owned(), 0o755);
+    // It is a link to the program; links have this mode.
+    expect("usr/lib/systemd/system-generators/gridgate-generator".to_owned(), 0o777);
     expect("etc/default/gridgate".to_owned(), 0o644);
     for (from, to) in [("units", "usr/lib/systemd/system"), ("images", "usr/share/gridgate/images")] {
         for entry in std::fs::read_dir(Path::new(ROOT).join(from)).unwrap() {
@@ -106,6 +108,11 @@ fn install_puts_everything_in_its_place() {
         expect(format!("usr/share/{shell}"), 0o644);
     }
     assert_eq!(files(machine.path()), expected);
+    let generator = machine.path().join("usr/lib/systemd/system-generators/gridgate-generator");
+    assert_eq!(
+        generator.canonicalize().unwrap(),
+        machine.path().join("usr/bin/gridgate").canonicalize().unwrap()
+    );
 }
 
 #[test]

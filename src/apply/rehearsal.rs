@@ -74,8 +74,11 @@ impl Manager for Turn<'_> {
         *self.services.holder.lock().unwrap() = false;
         Ok(())
     }
-    fn forget(&self, _host: &dyn Host, guest: &GuestName) -> Result<()> {
-        self.recorder.call("forget", guest.as_str())
+    fn agree(&self, _host: &dyn Host) -> Result<()> {
+        self.recorder.call("agree", "")
+    }
+    fn boots_with_host(&self, _host: &dyn Host) -> Result<bool> {
+        Ok(true)
     }
 }
 

@@ -22,7 +22,7 @@ impl Line for SerialLine {
     fn send_break(&self) -> Result<Break> {
         match self.spec.as_ref().map(|spec| &spec.engine) {
             Some(Engine::Qemu { .. }) => {
-                let socket = self.run_dir.join("qmp.sock");
+                let socket = self.run_dir.join(super::OWN).join("qmp.sock");
                 // The chardev that `qemu.rs` names so.
                 qmp::call_with(&socket, "chardev-send-break", &json!({ "id": "console" }))?;
                 Ok(Break::Sent)
@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn qemu_is_told_to_send_a_break_on_its_console() {
         let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("qmp.sock")).unwrap();
+        std::fs::create_dir(dir.path().join(crate::backend::OWN)).unwrap();
+        let listener = UnixListener::bind(dir.path().join(crate::backend::OWN).join("qmp.sock")).unwrap();
         let qemu = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"{\"QMP\":{}}\n").unwrap();

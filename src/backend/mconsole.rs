@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::host::sockets;
+
 const MAGIC: u32 = 0xcafe_babe;
 const VERSION: u32 = 2;
 const MAX_DATA: usize = 512;
@@ -21,7 +23,8 @@ pub fn call(socket: &Path, order: &str) -> Result<String> {
     // An unnamed socket gets no answer: the kernel replies to the sender's address. Autobind gives it an abstract one.
     let ours = autobound().with_context(what)?;
     ours.set_read_timeout(Some(PATIENCE)).with_context(what)?;
-    ours.send_to(&request, socket).with_context(what)?;
+    let found = sockets::find(socket).with_context(what)?;
+    ours.send_to(&request, found.path()).with_context(what)?;
     let mut text = Vec::new();
     loop {
         let mut reply = [0u8; REPLY_HEADER + MAX_DATA];

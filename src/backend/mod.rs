@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::host::programs::Program;
+pub use crate::paths::OWN;
 use spec::{Engine, Spec};
 
 /// How a guest is plugged into its network.
@@ -43,7 +44,7 @@ pub enum PlugKind {
 pub struct Wires {
     /// Its network.
     pub plug: Plug,
-    /// A private directory for its sockets.
+    /// What belongs to the running guest; [`OWN`] in it is the hypervisor's.
     pub run_dir: PathBuf,
     /// Where the guest's root filesystem is mounted, for a backend that wants it so.
     pub tree: Option<PathBuf>,

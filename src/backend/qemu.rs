@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Order, Plug, PlugKind, Taken, Target, Wires, qmp};
+use super::{Backend, OWN, Order, Plug, PlugKind, Taken, Target, Wires, qmp};
 use crate::console::ready;
 use crate::host::programs::Program;
 use crate::names::Bytes;
@@ -58,7 +58,7 @@ impl Backend for Qemu {
                 .args(["-netdev", &format!("tap,id=net0,fd={fd}")])
                 .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={}", spec.mac)]);
         }
-        let socket = |name: &str| comma_safe(&wires.run_dir.join(name).to_string_lossy());
+        let socket = |name: &str| comma_safe(&wires.run_dir.join(OWN).join(name).to_string_lossy());
         program
             // signal=off: Ctrl-C on the console is the guest's.
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
@@ -74,7 +74,7 @@ impl Backend for Qemu {
     }
 
     fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
-        let mut qmp = qmp::Client::connect(&target.run_dir.join("qmp.sock"), target.patience)?;
+        let mut qmp = qmp::Client::connect(&target.run_dir.join(OWN).join("qmp.sock"), target.patience)?;
         let sysrq = |key: &str| {
             let keys = ["alt", "sysrq", key].map(|code| json!({ "type": "qcode", "data": code }));
             json!({ "keys": keys })
@@ -91,7 +91,7 @@ impl Backend for Qemu {
                 if !lines.any(|line| line["label"] == "agent" && line["frontend-open"] == true) {
                     return Ok(Taken::Nobody);
                 }
-                ready::shut_down_by_agent(&target.run_dir.join("agent.sock"), target.patience)?;
+                ready::shut_down_by_agent(&target.run_dir.join(OWN).join("agent.sock"), target.patience)?;
                 return Ok(Taken::Yes);
             }
         };

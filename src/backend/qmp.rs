@@ -11,6 +11,8 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_json::{Value, json};
 
+use crate::host::sockets;
+
 /// QEMU serves one client at a time; a second one waits for the first.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -37,7 +39,9 @@ impl Client {
         let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).with_context(what)?;
         // A QEMU that hangs accepts nobody, and connecting would wait for ever (unix(7) knows this limit only).
         set_socket_timeout(&stream, Timeout::Send, Some(patience)).with_context(what)?;
-        rustix::net::connect(&stream, &SocketAddrUnix::new(socket).with_context(what)?).with_context(what)?;
+        let found = sockets::find(socket).with_context(what)?;
+        let address = SocketAddrUnix::new(found.path()).with_context(what)?;
+        rustix::net::connect(&stream, &address).with_context(what)?;
         let mut client = Self { reader: BufReader::new(UnixStream::from(stream)), name, until };
         client
             .next(|value| value.get("QMP").is_some())

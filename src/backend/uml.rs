@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::spec::{Engine, Spec};
-use super::{Backend, Order, Plug, PlugKind, Taken, Target, Wires, mconsole};
+use super::{Backend, OWN, Order, Plug, PlugKind, Taken, Target, Wires, mconsole};
 use crate::host::programs::Program;
 
 /// See the module.
@@ -42,7 +42,7 @@ impl Backend for Uml {
             // Older kernels do not know it and hand it to init, which ignores it; newer ones are faster with it.
             .arg("seccomp=auto")
             .arg(format!("umid={}", spec.guest))
-            .arg(format!("uml_dir={}/", wires.run_dir.join("uml").display()))
+            .arg(format!("uml_dir={}/", wires.run_dir.join(OWN).display()))
             // Tells that the kernel is up (again), that it panicked, and what the guest writes to /proc/mconsole.
             .arg(format!("mconsole=notify:{}", wires.run_dir.join("notify.sock").display()));
         if let Plug::Tap(fd) = wires.plug {
@@ -50,7 +50,7 @@ impl Backend for Uml {
         }
         program = program.args(spec.kernel_args.split_whitespace());
         // Without $HOME it dies at start, although it is told where its files go.
-        program.env("HOME", &wires.run_dir.to_string_lossy()).env("TMPDIR", MEMORY_DIR)
+        program.env("HOME", &wires.run_dir.join(OWN).to_string_lossy()).env("TMPDIR", MEMORY_DIR)
     }
 
     fn order(&self, order: Order, target: &Target<'_>) -> Result<Taken> {
@@ -66,7 +66,7 @@ impl Backend for Uml {
 }
 
 pub(super) fn socket(spec: &Spec, run_dir: &Path) -> PathBuf {
-    run_dir.join("uml").join(&spec.guest).join("mconsole")
+    run_dir.join(OWN).join(&spec.guest).join("mconsole")
 }
 
 /// Whether the kernel is far enough up to take orders.
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
             "/k/linux mem=256M ubd0s=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
-             uml_dir=/run/g/ce/uml/ mconsole=notify:/run/g/ce/notify.sock \
+             uml_dir=/run/g/ce/hv/ mconsole=notify:/run/g/ce/notify.sock \
              vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
         );
     }

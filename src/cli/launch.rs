@@ -3,9 +3,9 @@
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use super::{Context, Exit};
+use super::{Context, Ending, Exit};
 use crate::names::GuestName;
-use crate::service::launch::launch;
+use crate::service::launch::{Refused, launch};
 
 /// Become the guest's hypervisor
 #[derive(Debug, ClapArgs)]
@@ -16,5 +16,10 @@ pub struct Args {
 
 /// Returns only if the guest could not be started.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    match launch(&context.paths, &args.guest)? {}
+    let Err(error) = launch(&context.paths, &args.guest);
+    // A unit whose process fails before it is the hypervisor would be tried again at once, and for ever.
+    match error.is::<Refused>() || std::env::var_os("NOTIFY_SOCKET").is_some() {
+        true => Err(Ending::error(Exit::Config, format!("{error:#}"))),
+        false => Err(error),
+    }
 }

@@ -79,13 +79,15 @@ pub fn kill(args: &KillArgs, context: &Context) -> Result<Exit> {
         let stopped = manager.kill(guest)?;
         context.progress.say(&format!("{guest}: {stopped}"));
     }
+    manager.agree(&context.host)?;
     Ok(Exit::Done)
 }
 
 /// For a guest that ended by itself: it is not asked to run any more, and does not come up again at a boot of the host.
 pub fn keep_down(context: &Context, manager: &dyn Manager, guest: &GuestName) -> Result<()> {
     desired::write(&context.host, &context.paths, guest, Desired::Stopped)?;
-    manager.stop(guest, &mut |_| ()).map(|_| ())
+    manager.stop(guest, &mut |_| ())?;
+    manager.agree(&context.host)
 }
 
 fn stop_guests(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {

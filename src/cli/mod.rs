@@ -16,11 +16,13 @@ pub mod launch;
 pub mod lifecycle;
 pub mod limit;
 pub mod names;
+pub mod prepare;
 pub mod network;
 pub mod panes;
 pub mod ssh;
 pub mod status;
 pub mod unit;
+pub mod units;
 pub mod up;
 pub mod wait;
 
@@ -108,6 +110,7 @@ pub enum Command {
     Enter(enter::Args),
     Events(events::Args),
     Gc(gc::Args),
+    Units(units::Args),
     #[command(hide = true)]
     Generate(generate::Args),
     /// Print the names of the site's guests
@@ -139,6 +142,9 @@ pub enum Exit {
     Refused = 4,
     /// Failed half way; the message says what is left.
     HalfWay = 5,
+    /// A unit's process that must not be tried again: what is wrong only people can mend (EX_CONFIG of sysexits.h, which is
+    /// how systemd shows it).
+    Config = 78,
 }
 
 /// An error that is more than a failure: it knows how the process must end.
@@ -349,6 +355,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Events(args) => events::run(args, &context),
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),
+        Command::Units(args) => units::run(args, &context),
         Command::Generate(args) => generate::run(args),
         Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
@@ -405,6 +412,7 @@ mod tests {
             "ssh ce hostname -f",
             "enter -- ls -l",
             "gc --dry-run",
+            "units --to /tmp/x",
             "generate man /tmp/x",
             "names",
             "launch ce",

@@ -1,21 +1,25 @@
-//! `gridgate unit`: what a guest's units call when the guest is to stop, when it has ended, and to know when it is ready.
+//! `gridgate unit`: what a guest's units call before it starts, when it runs, when it is to stop and when it has ended, and
+//! to know when it is ready.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Context, Ending, Exit};
+use super::{Context, Ending, Exit, prepare};
 use crate::backend::spec::Spec;
-use crate::console::exit;
+use crate::console::exit::{self, ExitRecord};
 use crate::console::record::{Cause, RunRecord};
+use crate::console::restart::{Decision, Restarts};
+use crate::events;
 use crate::host::files::Files;
-use crate::host::remains;
+use crate::host::{notify, remains};
+use crate::identity::personalise;
 use crate::names::GuestName;
 use crate::service::ladder::{self, Rung};
-use crate::service::{self, Readiness};
+use crate::service::{self, Readiness, handover, machined, quarters};
 
-/// Stop a guest, or note its end, on behalf of its unit
+/// Do a part of a guest's life on behalf of its units
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// What is the matter
@@ -25,9 +29,14 @@ pub struct Args {
     pub guest: GuestName,
 }
 
-/// `ExecStop=` and `ExecStopPost=` of the unit, and `ExecStart=` of the one that others wait for.
+/// `ExecStartPre=`, `ExecStartPost=`, `ExecStop=` and `ExecStopPost=` of the unit, and `ExecStart=` of the one that others
+/// wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
+    /// It is to start
+    Prepare,
+    /// Its hypervisor runs
+    Started,
     /// It is to stop
     Stop,
     /// It has ended
@@ -39,12 +48,24 @@ pub enum What {
 /// See [`What`].
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let (paths, guest) = (&context.paths, &args.guest);
+    // The unit's own is for the guest's process.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let record = RunRecord::read(paths, guest)?;
     match args.what {
+        What::Prepare => return prepare::run(guest, context),
+        What::Started => {
+            let pid = std::env::var("MAINPID").ok().and_then(|pid| pid.parse().ok());
+            let pid = pid.context("there is no process number in $MAINPID")?;
+            handover::started(paths, guest, pid)
+                .with_context(|| format!("noting the start of guest '{guest}'"))?;
+        }
         What::Stop => {
             let alive = record.filter(RunRecord::is_alive);
             if let (Some(record), Some(spec)) = (alive, Spec::read(&context.host, paths, guest)?) {
-                let mut tell = |rung: &str| context.progress.say(&format!("{guest}: stopping: {rung}"));
+                let mut tell = |rung: &str| {
+                    notify::status(&format!("stopping: {rung}"));
+                    context.progress.say(&format!("{guest}: stopping: {rung}"));
+                };
                 let stopped = ladder::stop(paths, &spec, &record, &mut tell)?;
                 if stopped.rung != Rung::Already {
                     context.host.write(&paths.last_stop(guest), &serde_json::to_vec(&stopped)?, 0o644)?;
@@ -61,15 +82,27 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
                 "killed" | "dumped" => (Cause::Signal, signal_number(&status)),
                 _ => (Cause::Unknown, None),
             };
-            exit::ended(paths, guest, cause, code)?;
+            // One that was refused has not lived.
+            if code != Some(Exit::Config as i32) {
+                let exit = exit::ended(paths, guest, cause, code)?;
+                note_early_death(context, guest, &exit)?;
+            }
             let netns = record.and_then(|record| record.netns);
             remains::take_away(&context.host, paths, guest, netns.as_deref())?;
+            // A guest that was never ready has nobody else who brings its new disk to stable storage.
+            personalise::settle(&context.host, paths, guest)?;
+            quarters::clear(paths, guest)?;
         }
         What::Ready => {
             let spec = Spec::read(&context.host, paths, guest)?;
+            if let Some((run, spec)) = record.zip(spec.as_ref()) {
+                machined::register(&context.host, spec, run.pid);
+            }
             let limit = spec.map_or(0, |spec| spec.ready_timeout_ms);
             // Under systemd the console holder is a unit, and comes back by itself.
-            match service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))? {
+            let came = service::readiness(paths, guest, Duration::from_millis(limit), || Ok(()))?;
+            personalise::settle(&context.host, paths, guest)?;
+            match came {
                 Readiness::Ready { after } => {
                     context.progress.say(&format!("{guest}: ready after {:.1} s", after.as_secs_f64()));
                 }
@@ -81,6 +114,20 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Whether it is started again is the unit's `Restart=`; when, is decided here, and waited for by the next preparation.
+fn note_early_death(context: &Context, guest: &GuestName, exit: &ExitRecord) -> Result<()> {
+    let paths = &context.paths;
+    let Some(spec) = Spec::read(&context.host, paths, guest)? else { return Ok(()) };
+    let mut restarts = Restarts::read(paths, guest);
+    match restarts.after_end(&spec.supervision.restart, exit) {
+        Decision::Stay => Restarts::forget(paths, guest),
+        Decision::Again { at_ms } => {
+            events::note(paths, guest, events::What::Waiting { next_try_ms: at_ms, why: exit.why() });
+            restarts.write(paths, guest)
+        }
+    }
 }
 
 fn signal_number(name: &str) -> Option<i32> {

@@ -107,6 +107,11 @@ pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     let outcome = walk(context, site, &plan, lock)?;
+    if !service::manager(&context.paths)?.boots_with_host(&context.host)? {
+        context
+            .progress
+            .say("note: guests come up with the host from now on with: systemctl enable gridgate.target");
+    }
     conclude(&plan, &outcome)
 }
 
@@ -124,7 +129,9 @@ pub fn walk(context: &Context, site: &Site, plan: &Plan, lock: LockGuard) -> Res
         // Guests wait for each other and for their disks far longer than for processors.
         workers: 64,
     };
-    Ok(apply::apply(machine, plan))
+    let outcome = apply::apply(machine, plan);
+    manager.agree(&context.host)?;
+    Ok(outcome)
 }
 
 /// The exit that an outcome deserves.

@@ -14,6 +14,7 @@
 
 pub mod example;
 pub mod explain;
+pub mod lenient;
 pub mod limits;
 pub mod origin;
 pub mod problem;
@@ -49,6 +50,7 @@ use explain::Explain;
 use guest::{Draft, GuestFile, Workshop};
 use keys::Scope;
 use layers::Layers;
+use lenient::Candidate;
 use origin::Origin;
 use overrides::Overrides;
 use problem::Problems;
@@ -93,19 +95,21 @@ const MOST_GUESTS: usize = 2000;
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Loaded, Problems> {
     let mut problems = Problems::default();
     let mut explain = Explain::default();
-    let site = load_into(dir, options, &mut explain, &mut problems);
-    match site {
-        Some(site) if problems.is_empty() => Ok(Loaded { site, explain }),
+    let read = read(dir, options, &mut explain, &mut problems);
+    match read {
+        Some((site, _)) if problems.is_empty() => Ok(Loaded { site, explain }),
         _ => Err(problems.sorted()),
     }
 }
 
-fn load_into(
+/// The site with those guests that are complete, and all guests that its files speak of. What is wrong is told beside it:
+/// only without a problem is the site one to go on with.
+fn read(
     dir: &Path,
     options: &LoadOptions,
     explain: &mut Explain,
     problems: &mut Problems,
-) -> Option<Site> {
+) -> Option<(Site, Vec<Candidate>)> {
     let (start, site_table) = site_file(dir, problems)?;
     let overrides = Overrides::read(&options.set, problems);
     check_overrides(&overrides, problems);
@@ -163,18 +167,23 @@ fn load_into(
     cross::together(&drafts, problems);
 
     let mut site = values.site(dir)?;
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for file in files.iter().filter(|file| drafts.iter().all(|draft| draft.stem != file.stem)) {
+        candidates.extend(Candidate::of_file(file));
+    }
     for draft in drafts {
-        let (name, start) = (draft.name.clone(), draft.start().clone());
+        let candidate = Candidate::of_draft(&draft);
         match draft.finish(&networks) {
             Some(guest) => site.guests.push(guest),
             None if problems.is_empty() => {
-                problems.add(&start, format!("guest '{name}' is not complete"), "")
+                problems.add(&candidate.start, format!("guest '{}' is not complete", candidate.name), "")
             }
             None => {}
         }
+        candidates.push(candidate);
     }
     site.networks = networks.into_iter().filter_map(|n| n.network).collect();
-    Some(site)
+    Some((site, candidates))
 }
 
 /// The site file's table, checked; `None` if there is nothing to go on with.
@@ -260,6 +269,7 @@ fn guest_files(dir: &Path, site: &Layers<'_>, start: &Origin, problems: &mut Pro
                 let message = format!("there is no file 'guests/{stem}.toml' or 'guests/{stem}.conf'");
                 let hint = suggest::hint(stem, present.iter().map(String::as_str), "guests with a file");
                 problems.add(origin, message, hint);
+                files.push(GuestFile { stem: stem.to_owned(), start: origin.clone(), table: None });
             }
         }
     }

@@ -37,6 +37,11 @@ impl Origin {
         self.in_file() || self.place.starts_with(SET)
     }
 
+    /// Whether it is the first character of a file.
+    pub fn is_start_of_file(&self) -> bool {
+        (self.line, self.column) == (1, 1)
+    }
+
     /// Whether it is a place in a file.
     pub fn in_file(&self) -> bool {
         self.line > 0

@@ -41,8 +41,13 @@ pub struct RunRecord {
 impl RunRecord {
     /// A record of the calling process, launched now.
     pub fn of_this_process(backend: &str, console_fd: i32, netns: Option<PathBuf>) -> Result<Self> {
-        let pid = std::process::id().cast_signed();
-        let start_ticks = start_ticks(pid).context("finding the start time of this process")?;
+        Self::of_process(std::process::id().cast_signed(), backend, console_fd, netns)
+    }
+
+    /// A record of a process that was launched just now.
+    pub fn of_process(pid: i32, backend: &str, console_fd: i32, netns: Option<PathBuf>) -> Result<Self> {
+        let start_ticks =
+            start_ticks(pid).with_context(|| format!("finding the start time of process {pid}"))?;
         let boot_id = boot_id()?;
         Ok(Self {
             pid,

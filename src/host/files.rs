@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,10 @@ pub trait Files {
     fn make_dir(&self, path: &Path, mode: u32) -> Result<()>;
     /// Moves a file or directory; the target, if a file, is replaced at once.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+    /// Makes a symbolic link; its directory is made (0755). A name that is taken is an error.
+    fn link(&self, path: &Path, target: &Path) -> Result<()>;
+    /// What a symbolic link leads to; `None` if there is none.
+    fn read_link(&self, path: &Path) -> Result<Option<PathBuf>>;
     /// Removes a file or a whole tree, not following links. Gone already is fine.
     fn remove(&self, path: &Path) -> Result<()>;
     /// Names in a directory, sorted; none if there is no directory.
@@ -105,6 +109,24 @@ impl Files for super::Live {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         fs::rename(from, to).with_context(|| format!("renaming '{}' to '{}'", from.display(), to.display()))
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> Result<()> {
+        if let Some(dir) = path.parent() {
+            self.make_dir_if_missing(dir)?;
+        }
+        std::os::unix::fs::symlink(target, path)
+            .with_context(|| format!("linking '{}' to '{}'", path.display(), target.display()))
+    }
+
+    fn read_link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        match fs::read_link(path) {
+            Ok(target) => Ok(Some(target)),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {
+                Ok(None)
+            }
+            Err(e) => Err(e).with_context(|| format!("looking at '{}'", path.display())),
+        }
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

@@ -108,6 +108,16 @@ impl Files for Model {
         state.files.insert(to.to_owned(), content);
         Ok(())
     }
+    fn link(&self, path: &Path, target: &Path) -> Result<()> {
+        let target = target.as_os_str().as_encoded_bytes().to_vec();
+        self.lock().files.insert(path.to_owned(), target);
+        Ok(())
+    }
+    fn read_link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        use std::os::unix::ffi::OsStrExt;
+        let content = self.lock().files.get(path).cloned();
+        Ok(content.map(|bytes| PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))))
+    }
     fn remove(&self, path: &Path) -> Result<()> {
         self.lock().files.retain(|file, _| !file.starts_with(path));
         Ok(())

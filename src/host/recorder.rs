@@ -68,6 +68,12 @@ impl Files for Recorder<'_> {
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         pass_on!(self.rename(from, to), "{}", to.display())
     }
+    fn link(&self, path: &Path, target: &Path) -> Result<()> {
+        pass_on!(self.link(path, target), "{}", path.display())
+    }
+    fn read_link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        pass_on!(self.read_link(path), "{}", path.display())
+    }
     fn remove(&self, path: &Path) -> Result<()> {
         pass_on!(self.remove(path), "{}", path.display())
     }

@@ -1,7 +1,7 @@
 //! Which guests are meant, and which of them wait for which.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::site::{Guest, Site};
 use crate::names::GuestName;
@@ -56,6 +56,25 @@ pub fn waits_for(guest: &Guest) -> impl Iterator<Item = &GuestName> {
     guest.after.iter().chain(&guest.needs)
 }
 
+/// For each guest those that are to be started before it, although it does not wait for them to be ready: guests of higher
+/// priority. A guest that others wait for has at least their priority, or waiting and priority could go round in a circle.
+pub fn started_before<'a>(guests: &[&'a Guest]) -> BTreeMap<&'a GuestName, Vec<&'a GuestName>> {
+    let mut priority: BTreeMap<&GuestName, u32> =
+        guests.iter().map(|guest| (&guest.name, guest.supervision.priority)).collect();
+    for guest in sorted(guests).iter().rev() {
+        let own = priority.get(&guest.name).copied().unwrap_or_default();
+        for other in waits_for(guest) {
+            priority.entry(other).and_modify(|theirs| *theirs = own.max(*theirs));
+        }
+    }
+    let of = |name: &GuestName| priority.get(name).copied().unwrap_or_default();
+    let higher = |guest: &&'a Guest| {
+        let own = of(&guest.name);
+        (&guest.name, guests.iter().map(|other| &other.name).filter(|name| of(name) > own).collect())
+    };
+    guests.iter().map(higher).collect()
+}
+
 fn no_guest(site: &Site, name: &GuestName) -> Problem {
     let known: Vec<&str> = site.guests.iter().map(|guest| guest.name.as_str()).collect();
     Problem::with_hint(
@@ -68,6 +87,7 @@ fn no_guest(site: &Site, name: &GuestName) -> Problem {
 mod tests {
     use super::*;
     use crate::identity::edits::tests::site as example;
+    use proptest::prelude::*;
 
     #[test]
     fn guests_of_higher_priority_come_first_unless_they_wait_for_others() {
@@ -91,5 +111,54 @@ mod tests {
         assert_eq!(order(&site), [0, 1, 2]);
         site.guests[1].supervision.priority = 60;
         assert_eq!(order(&site), [1, 2, 0]);
+    }
+
+    fn guests(priorities: &[u32]) -> Vec<Guest> {
+        let named = |(at, priority): (usize, &u32)| {
+            let mut guest = example().guests[0].clone();
+            guest.name = format!("g{at}").parse().unwrap();
+            (guest.after, guest.needs) = (Vec::new(), Vec::new());
+            guest.supervision.priority = *priority;
+            guest
+        };
+        priorities.iter().enumerate().map(named).collect()
+    }
+
+    #[test]
+    fn whom_others_wait_for_is_not_put_behind_them() {
+        let mut guests = guests(&[90, 50, 10]);
+        guests[0].after = vec![guests[2].name.clone()];
+        let all: Vec<&Guest> = guests.iter().collect();
+        let before = started_before(&all);
+        let names = |at: usize| before[&guests[at].name].iter().map(|name| name.as_str()).collect::<Vec<_>>();
+        assert_eq!((names(0), names(1), names(2)), (vec![], vec!["g0", "g2"], vec![]));
+    }
+
+    proptest! {
+        /// Guests wait only for guests before them, so that nothing else can make a circle.
+        #[test]
+        fn waiting_and_priority_never_go_round(
+            priorities in proptest::collection::vec(0u32..4, 1..8),
+            waits in proptest::collection::vec((0usize..8, 0usize..8), 0..12),
+        ) {
+            let mut guests = guests(&priorities);
+            for (from, to) in waits {
+                if to < from && from < guests.len() {
+                    let name = guests[to].name.clone();
+                    guests[from].after.push(name);
+                }
+            }
+            let all: Vec<&Guest> = guests.iter().collect();
+            let before = started_before(&all);
+            let mut placed: Vec<&GuestName> = Vec::new();
+            while placed.len() < all.len() {
+                let free = all.iter().find(|guest| {
+                    let mut all_before = waits_for(guest).chain(before[&guest.name].iter().copied());
+                    !placed.contains(&&guest.name) && all_before.all(|name| placed.contains(&name))
+                });
+                prop_assert!(free.is_some(), "{before:?}");
+                placed.extend(free.map(|guest| &guest.name));
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::spec::Engine;
+use crate::backend::spec::{Engine, Spec};
 use crate::backend::uml;
 use crate::config::site::{Guest, Site};
 use crate::console::record::ReadyState;
@@ -32,6 +32,7 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
     }
     let nothing = GuestFacts::default();
     let found = |guest: &Guest| facts.guests.get(&guest.name).unwrap_or(&nothing);
+    let behind = |guest: &Guest| is_behind(site, guest, found(guest));
 
     let to_start: Vec<&Guest> =
         guests.iter().copied().filter(|guest| found(guest).running.is_none()).collect();
@@ -41,10 +42,6 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         holder.push(plan.push(Action::Prepare, Vec::new()));
         ground.extend(&holder);
     }
-    let behind = |guest: &Guest| {
-        let now = found(guest);
-        now.disk_bytes.is_none() || now.personalised.as_deref() != Some(edits::digest(site, guest).as_str())
-    };
     let known_hosts = match !facts.known_hosts || to_start.iter().any(|guest| behind(guest)) {
         true => Some(plan.push(Action::KnownHosts, Vec::new())),
         false => None,
@@ -92,22 +89,18 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
                 guest.name
             ));
         }
-        if now.disk_bytes.is_none() {
-            match clone(guest, facts) {
-                Ok((action, bytes)) => {
-                    copied += bytes;
-                    own.push(plan.push(action, Vec::new()));
-                }
-                Err(problem) => problems.push(problem),
-            }
-        } else if now.disk_bytes.is_some_and(|len| len > guest.disk_bytes.0) {
+        if now.disk_bytes.is_some_and(|len| len > guest.disk_bytes.0) {
             plan.notes.push(format!("{}: its disk is larger than asked for and stays as it is", guest.name));
         }
-        if behind(guest) {
-            own = vec![plan.push(Action::Personalise { guest: guest.name.clone() }, own)];
-        }
-        if now.spec.as_ref() != Some(&wanted) {
-            own.push(plan.push(Action::Spec(Box::new(wanted)), own.clone()));
+        match lay_out(&mut plan, site, guest, facts, wanted, own) {
+            Ok((steps, bytes)) => {
+                own = steps;
+                copied += bytes;
+            }
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
         }
         before.extend(own);
         before.extend(order::waits_for(guest).filter_map(|name| ready.get(name)));
@@ -119,6 +112,58 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         starts.push((priority, started));
         ready.insert(&guest.name, plan.push(Action::Ready { guest: guest.name.clone() }, vec![started]));
     }
+    problems.extend(no_room(paths, facts, memory, copied));
+    if problems.is_empty() { Ok(plan) } else { Err(dedup(problems)) }
+}
+
+/// What makes one guest's disk, identity and spec what the site wants, without starting it: as far as [`plan`] would.
+pub fn prepare(paths: &Paths, site: &Site, facts: &Facts, guest: &Guest) -> Result<Plan, Vec<Problem>> {
+    let mut plan = Plan::default();
+    let nothing = GuestFacts::default();
+    let now = facts.guests.get(&guest.name).unwrap_or(&nothing);
+    let wanted = spec::spec(paths, site, guest, facts).map_err(|problem| vec![problem])?;
+    let memory = if matches!(wanted.engine, Engine::Uml { .. }) { wanted.memory_bytes.0 } else { 0 };
+    let known_hosts = !facts.known_hosts || is_behind(site, guest, now);
+    let before = known_hosts.then(|| plan.push(Action::KnownHosts, Vec::new()));
+    let laid_out = lay_out(&mut plan, site, guest, facts, wanted, before.into_iter().collect());
+    let (_, copied) = laid_out.map_err(|problem| vec![problem])?;
+    let problems = no_room(paths, facts, memory, copied);
+    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+}
+
+/// Whether the guest's disk is missing or not what the site's files say.
+fn is_behind(site: &Site, guest: &Guest, now: &GuestFacts) -> bool {
+    now.disk_bytes.is_none() || now.personalised.as_deref() != Some(edits::digest(site, guest).as_str())
+}
+
+/// The steps that lay out a guest that does not run, after those given: the last of them, and the bytes that they take.
+fn lay_out(
+    plan: &mut Plan,
+    site: &Site,
+    guest: &Guest,
+    facts: &Facts,
+    wanted: Spec,
+    mut own: Vec<usize>,
+) -> Result<(Vec<usize>, u64), Problem> {
+    let nothing = GuestFacts::default();
+    let now = facts.guests.get(&guest.name).unwrap_or(&nothing);
+    let mut copied = 0;
+    if now.disk_bytes.is_none() {
+        let (action, bytes) = clone(guest, facts)?;
+        copied = bytes;
+        own.push(plan.push(action, Vec::new()));
+    }
+    if is_behind(site, guest, now) {
+        own = vec![plan.push(Action::Personalise { guest: guest.name.clone() }, own)];
+    }
+    if now.spec.as_ref() != Some(&wanted) {
+        own.push(plan.push(Action::Spec(Box::new(wanted)), own.clone()));
+    }
+    Ok((own, copied))
+}
+
+fn no_room(paths: &Paths, facts: &Facts, memory: u64, copied: u64) -> Vec<Problem> {
+    let mut problems = Vec::new();
     // A guest that finds no room there later is killed by the kernel in the middle of its work (SIGBUS).
     if memory > facts.memory_bytes {
         let message = format!(
@@ -140,7 +185,7 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         );
         problems.push(Problem::with_hint(message, "make room, or keep the state elsewhere with --state DIR"));
     }
-    if problems.is_empty() { Ok(plan) } else { Err(dedup(problems)) }
+    problems
 }
 
 /// The step and the bytes that it takes.

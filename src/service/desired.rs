@@ -49,6 +49,13 @@ pub fn wanted(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Vec<GuestNa
     Ok(wanted)
 }
 
+/// Whether it was asked to stop, and not since to run. One that was never asked for anything was not; neither is one of
+/// which that cannot be read.
+pub fn was_stopped(host: &dyn Host, paths: &Paths, guest: &GuestName) -> bool {
+    let content = host.read(&paths.desired(guest)).ok().flatten();
+    content.as_deref().map(<[u8]>::trim_ascii) == Some(b"stopped")
+}
+
 /// Remembers what is asked for now.
 pub fn write(host: &dyn Host, paths: &Paths, guest: &GuestName, desired: Desired) -> Result<()> {
     host.write(&paths.desired(guest), format!("{desired}\n").as_bytes(), 0o644)

@@ -176,8 +176,13 @@ impl Manager for Direct {
         }
     }
 
-    fn forget(&self, _host: &dyn Host, _guest: &GuestName) -> Result<()> {
+    fn agree(&self, _host: &dyn Host) -> Result<()> {
         Ok(())
+    }
+
+    /// Nothing brings them up here, and there is nothing to be told about it.
+    fn boots_with_host(&self, _host: &dyn Host) -> Result<bool> {
+        Ok(true)
     }
 }
 

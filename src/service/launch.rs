@@ -8,7 +8,7 @@
 //! mount of a tree lives in a namespace of this process's own. A launch that fails half way leaves nothing.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,29 +18,37 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags};
-use rustix::termios::{OptionalActions, Winsize};
 use rustix::thread::UnshareFlags;
 
 use crate::backend::spec::Spec;
-use crate::backend::{Backend, Plug, PlugKind, Wires, backend};
+use crate::backend::{Plug, PlugKind, Wires, backend};
 use crate::console::client;
 use crate::console::record::RunRecord;
 use crate::host::net::Port;
-use crate::host::{Host, Live, filesystem};
+use crate::host::programs::Program;
+use crate::host::{Host, Live, filesystem, notify};
 use crate::identity::addresses::INTERFACE;
 use crate::names::{GuestName, IfName};
 use crate::paths::Paths;
 use crate::plan::network::names;
-use crate::service::{self, limits};
+use crate::service::terminal::Terminal;
+use crate::service::{self, handover, limits, quarters};
 
 /// Starts the guest in this process; returns only if that fails.
 pub fn launch(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let what = || format!("starting guest '{guest}'");
-    become_guest(paths, guest).with_context(what)
+    match become_guest(paths, guest) {
+        Err(error) if error.is::<Refused>() => Err(error),
+        other => other.with_context(what),
+    }
 }
 
 fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let host = Live;
+    let mut received = notify::received();
+    if let Some(refused) = received.remove(handover::REFUSED) {
+        return Err(Refused(handover::refusal(refused)?).into());
+    }
     let Some(mut spec) = Spec::read(&host, paths, guest)? else {
         bail!("it was never brought up here; try: gridgate up {guest}")
     };
@@ -49,9 +57,15 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();
     let lock = lock(paths, guest)?;
-    limits::prepare(&host, paths, &spec)?;
+    // Where systemd has made this process the guest's user, root has done so before.
+    if rustix::process::geteuid().is_root() {
+        limits::prepare(&host, paths, &spec)?;
+    }
     let backend = backend(&spec.engine);
-    let cable = plug(&host, &spec, backend, &names::guest_alias(&paths.id(), guest))?;
+    let cable = match received.remove(handover::TAP) {
+        Some(tap) => tap,
+        None => plug(&host, paths, &spec)?,
+    };
     let tree = if backend.wants_tree() { Some(mount_tree(paths, &spec)?) } else { None };
     let terminal = Terminal::open()?;
 
@@ -61,43 +75,87 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     };
     let wires = Wires { plug, run_dir: paths.run_guest(guest), tree };
     let program = backend.program(&spec, &wires);
+    // Later there is nobody who could take back what has been told by then.
+    std::fs::metadata(program.command().get_program())
+        .with_context(|| format!("running '{}'", program.name))?;
     for fd in [lock.as_fd(), cable.as_fd(), terminal.master.as_fd()] {
         keep_over_exec(fd)?;
     }
-    // Only the record's reader knows whether the last one's sockets are still somebody's; the lock says nobody's.
-    host_clean(&wires)?;
-    let record = RunRecord::of_this_process(backend.name(), terminal.master.as_raw_fd(), spec.netns.clone())?;
-    record.write(paths, guest)?;
-    limits::started(&host, paths, &spec, &record)?;
-    // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
-    if let Err(error) =
-        client::adopt(paths, guest, Some(service::settings(&host, &spec)), terminal.master.as_fd())
-    {
-        eprintln!("ignoring that the console holder did not answer: {error:#}");
+    // Where systemd has made this process the guest's user, it is root that writes down that it runs.
+    let is_root = rustix::process::geteuid().is_root();
+    let user = (is_root && quarters::has_user(&spec)).then(|| quarters::user(paths, guest));
+    if let Some(uid) = user {
+        quarters::furnish(paths, &spec, uid)?;
     }
-    rustix::stdio::dup2_stdin(&terminal.slave)?;
-    rustix::stdio::dup2_stdout(&terminal.slave)?;
-    tell_systemd(&format!("READY=1\nSTATUS=runs by {}", spec.engine));
-    let error = program.command().exec();
-    let _ = std::fs::remove_file(paths.run_record(guest));
-    Err(error).with_context(|| format!("running '{}'", program.name))
+    if is_root {
+        announce(paths, &spec, &terminal)?;
+    }
+    let error = exec(&spec, program, &terminal, user);
+    if is_root {
+        // As the guest's user it cannot; whoever reads the record finds that the process has ended.
+        let _ = std::fs::remove_file(paths.run_record(guest));
+    }
+    Err(error)
 }
 
-fn host_clean(wires: &Wires) -> Result<()> {
-    use crate::host::files::Files;
-    for left in ["uml", "qmp.sock", "qmp-events.sock", "agent.sock", "stop.json", "end.json"] {
-        Live.remove(&wires.run_dir.join(left))?;
+/// Becomes the hypervisor; returns only if that fails.
+fn exec(spec: &Spec, program: Program, terminal: &Terminal, user: Option<u32>) -> anyhow::Error {
+    let ready = || -> Result<()> {
+        rustix::stdio::dup2_stdin(&terminal.slave)?;
+        rustix::stdio::dup2_stdout(&terminal.slave)?;
+        if let Some(uid) = user {
+            quarters::move_in(spec, uid)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = ready() {
+        return error;
     }
-    Live.make_dir(&wires.run_dir.join("uml"), 0o700)
+    // systemd notices by itself when it is not told; there is nobody else to tell.
+    let _ = notify::tell(&format!("READY=1\nSTATUS=runs by {}", spec.engine));
+    let mut command = program.command();
+    if quarters::has_user(spec) {
+        for name in notify::VARIABLES {
+            command.env_remove(name);
+        }
+    }
+    anyhow::Error::from(command.exec()).context(format!("running '{}'", program.name))
+}
+
+/// Why the guest could not even be prepared, as it was told before.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Writes down that this process is the guest, and hands its console over.
+fn announce(paths: &Paths, spec: &Spec, terminal: &Terminal) -> Result<()> {
+    let (name, master) = (backend(&spec.engine).name(), terminal.master.as_fd());
+    let record = RunRecord::of_this_process(name, master.as_raw_fd(), spec.netns.clone())?;
+    record.write(paths, &spec.guest)?;
+    limits::started(&Live, paths, spec, &record)?;
+    // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
+    let settings = Some(service::settings(&Live, spec));
+    if let Err(error) = client::adopt(paths, &spec.guest, settings, master) {
+        eprintln!("ignoring that the console holder did not answer: {error:#}");
+    }
+    Ok(())
 }
 
 /// Held by the hypervisor's process as long as it lives: two on one disk would destroy it.
 fn lock(paths: &Paths, guest: &GuestName) -> Result<File> {
-    let dir = paths.run_guest(guest);
-    std::fs::create_dir_all(&dir).with_context(|| format!("making directory '{}'", dir.display()))?;
-    let path = dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| format!("opening '{}'", path.display()))?;
+    let path = paths.guest_lock(guest);
+    if rustix::process::geteuid().is_root() {
+        quarters::make_lock(paths, guest)?;
+    }
+    // A lock needs no more than a descriptor (flock(2)).
+    let file = File::open(&path).with_context(|| format!("opening '{}'", path.display()))?;
     let started = Instant::now();
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -116,15 +174,17 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Whether the guest's process, or one that is about to become it, is there.
 pub fn is_held(paths: &Paths, guest: &GuestName) -> bool {
-    let Ok(file) = File::open(paths.run_guest(guest).join("lock")) else { return false };
+    let Ok(file) = File::open(paths.guest_lock(guest)) else { return false };
     let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
     matches!(taken, Err(rustix::io::Errno::WOULDBLOCK))
 }
 
-fn plug(host: &dyn Host, spec: &Spec, backend: &dyn Backend, alias: &str) -> Result<OwnedFd> {
+/// Plugs a cable into the guest's bridge: a tap, or a namespace that the other end is in. It goes with the descriptor.
+pub fn plug(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<OwnedFd> {
     let ns = spec.netns.as_deref();
-    let port = Port { name: &spec.tap, bridge: &spec.bridge, alias };
-    match backend.plug() {
+    let alias = names::guest_alias(&paths.id(), &spec.guest);
+    let port = Port { name: &spec.tap, bridge: &spec.bridge, alias: &alias };
+    match backend(&spec.engine).plug() {
         PlugKind::Tap => host.open_tap(ns, port, None),
         PlugKind::Namespace => {
             let namespace = host.fresh_netns()?;
@@ -155,46 +215,6 @@ fn mount_tree(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
     rustix::mount::move_mount(&mount, "", rustix::fs::CWD, &dir, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .with_context(what)?;
     Ok(dir)
-}
-
-struct Terminal {
-    master: OwnedFd,
-    slave: OwnedFd,
-}
-
-impl Terminal {
-    fn open() -> Result<Self> {
-        let what = "making a terminal for its console";
-        let flags = rustix::pty::OpenptFlags::RDWR
-            | rustix::pty::OpenptFlags::NOCTTY
-            | rustix::pty::OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags).context(what)?;
-        rustix::pty::grantpt(&master).context(what)?;
-        rustix::pty::unlockpt(&master).context(what)?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context(what)?;
-        // The guest's own line discipline does the echoing; a second one would garble it.
-        let mut mode = rustix::termios::tcgetattr(&slave).context(what)?;
-        mode.make_raw();
-        rustix::termios::tcsetattr(&slave, OptionalActions::Now, &mode).context(what)?;
-        let size = Winsize { ws_row: 25, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&master, size).context(what)?;
-        Ok(Self { master, slave })
-    }
-}
-
-/// sd_notify(3): the unit counts as started only when all is laid out and the hypervisor is next.
-fn tell_systemd(message: &str) {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let Ok(socket) = std::env::var("NOTIFY_SOCKET") else { return };
-    let address = match socket.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&socket),
-    };
-    // systemd notices by itself when it is not told; there is nobody else to tell.
-    if let (Ok(address), Ok(ours)) = (address, UnixDatagram::unbound()) {
-        let _ = ours.send_to_addr(message.as_bytes(), &address);
-    }
 }
 
 fn keep_over_exec(fd: BorrowedFd<'_>) -> Result<()> {

@@ -4,12 +4,17 @@
 //! the hypervisor, so that no process of gridgate's stands between a guest and whoever supervises it.
 
 pub mod desired;
+pub mod terminal;
+pub mod quarters;
 pub mod launch;
+pub mod handover;
+pub mod machined;
 pub mod shell;
 pub mod ladder;
 pub mod limits;
 pub mod direct;
-pub mod boot_order;
+pub mod generate;
+pub mod boot;
 pub mod systemd;
 
 use std::time::Duration;
@@ -69,8 +74,10 @@ pub trait Manager: Send + Sync {
     fn any_running(&self) -> bool;
     /// No guest is left: ends what [`Manager::prepare`] started.
     fn retire(&self) -> Result<()>;
-    /// All that the guest had here is going: what the manager keeps of it goes too.
-    fn forget(&self, host: &dyn Host, guest: &GuestName) -> Result<()>;
+    /// What is wanted has changed: whoever starts guests at boot knows it when this returns. Done already is fine.
+    fn agree(&self, host: &dyn Host) -> Result<()>;
+    /// Whether guests come up with the host.
+    fn boots_with_host(&self, host: &dyn Host) -> Result<bool>;
 }
 
 /// The manager for this site on this machine.

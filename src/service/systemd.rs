@@ -12,8 +12,9 @@ use crate::host::{Host, Live};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::Desired;
+use crate::service::generate::{ready_unit, unit};
 use crate::service::ladder::{Rung, Stopped};
-use crate::service::{Manager, Readiness, boot_order, direct, readiness};
+use crate::service::{Manager, Readiness, boot, direct, readiness};
 
 /// See the module.
 #[derive(Debug)]
@@ -26,17 +27,6 @@ const CONSOLE: &str = "gridgate-console.service";
 /// The networks' unit. Guests' units pull it in, and find the networks that `up` has made already.
 const NETWORK: &str = "gridgate-network.service";
 
-/// Where a unit may be installed (systemd.unit(5)).
-const UNIT_DIRS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-
-/// Where the units take the site's and state's directories from.
-const DEFAULTS: &str = "/etc/default/gridgate";
-
 impl Systemd {
     /// The manager for this site, if systemd is PID 1 here (sd_booted(3)), gridgate's units are installed, and this site
     /// is the one that they run.
@@ -44,17 +34,9 @@ impl Systemd {
         if Live.stat(Path::new("/run/systemd/system"))?.is_none() {
             return Ok(None);
         }
-        let mut installed = false;
-        for dir in UNIT_DIRS {
-            installed = installed || Live.stat(&Path::new(dir).join(unit_template()))?.is_some();
-        }
-        let defaults = Live.read(Path::new(DEFAULTS))?.unwrap_or_default();
-        let defaults = String::from_utf8_lossy(&defaults);
-        let value =
-            |key: &str, otherwise: &str| environment_value(&defaults, key).unwrap_or(otherwise.to_owned());
-        let ours = paths.site == Path::new(&value("GRIDGATE_SITE", "/etc/gridgate"))
-            && paths.state == Path::new(&value("GRIDGATE_STATE", "/var/lib/gridgate"));
-        Ok((installed && ours).then(|| Self { paths: paths.clone() }))
+        let configured = boot::configured(&Live)?;
+        let ours = paths.site == configured.site && paths.state == configured.state;
+        Ok((ours && boot::template(&Live)?.is_some()).then(|| Self { paths: paths.clone() }))
     }
 
     fn systemctl(&self, verb: &str, units: &[&str]) -> Result<()> {
@@ -66,8 +48,10 @@ impl Systemd {
         let unit = unit(guest);
         let (record, started) = (self.paths.last_stop(guest), Instant::now());
         Live.remove(&record)?;
-        // From now on a boot does not bring it up either.
-        self.systemctl("disable", &[&unit])?;
+        // What was asked for is on record by now; a link made by name would win over it at a boot.
+        if boot::is_enabled(&Live, guest)? {
+            self.systemctl("disable", &[&unit])?;
+        }
         let is_active = Program::new("systemctl").args(["is-active", "--quiet", &unit]);
         let was_active = Live.run_any(&is_active)?.status == 0;
         if how == How::Killed {
@@ -98,36 +82,21 @@ enum How {
     Killed,
 }
 
-fn unit_template() -> &'static str {
-    "gridgate-guest@.service"
-}
-
-/// The unit of a guest.
-pub fn unit(guest: &GuestName) -> String {
-    format!("gridgate-guest@{guest}.service")
-}
-
-/// The unit that waits until a guest is ready.
-fn ready_unit(guest: &GuestName) -> String {
-    format!("gridgate-ready@{guest}.service")
-}
-
-/// A variable of an environment file, as far as ours go: plain lines, perhaps in double quotes (systemd.exec(5)).
-fn environment_value(text: &str, key: &str) -> Option<String> {
-    let line = text.lines().rev().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
-    Some(line.trim().trim_matches('"').to_owned())
-}
-
 impl Manager for Systemd {
     fn name(&self) -> &'static str {
         "systemd"
     }
 
-    fn prepare(&self, host: &dyn Host, site: &Site) -> Result<()> {
-        if boot_order::arrange(host, site)? {
-            self.systemctl("daemon-reload", &[])?;
-        }
+    fn prepare(&self, host: &dyn Host, _site: &Site) -> Result<()> {
+        self.agree(host)?;
         self.systemctl("start", &[CONSOLE])
+    }
+
+    fn agree(&self, host: &dyn Host) -> Result<()> {
+        match boot::is_known(host, &self.paths)? {
+            true => Ok(()),
+            false => self.systemctl("daemon-reload", &[]),
+        }
     }
 
     fn start(&self, guest: &GuestName) -> Result<()> {
@@ -135,7 +104,6 @@ impl Manager for Systemd {
         let unit = unit(guest);
         // What ran before has no say in what is started now.
         let _ = self.systemctl("reset-failed", &[&unit, &ready_unit(guest)]);
-        self.systemctl("enable", &[&unit])?;
         if let Err(error) = self.systemctl("start", &[&unit]) {
             let journal =
                 Program::new("journalctl").args(["--no-pager", "--output=cat", "--lines=5", "--unit", &unit]);
@@ -166,22 +134,7 @@ impl Manager for Systemd {
         self.systemctl("stop", &[CONSOLE, NETWORK])
     }
 
-    fn forget(&self, host: &dyn Host, guest: &GuestName) -> Result<()> {
-        match boot_order::forget(host, guest)? {
-            true => self.systemctl("daemon-reload", &[]),
-            false => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_assignment_in_an_environment_file_wins() {
-        let text = "# comment\nGRIDGATE_SITE=/a\nGRIDGATE_SITE=\"/b c\"\n";
-        assert_eq!(environment_value(text, "GRIDGATE_SITE").as_deref(), Some("/b c"));
-        assert_eq!(environment_value(text, "GRIDGATE_STATE"), None);
+    fn boots_with_host(&self, host: &dyn Host) -> Result<bool> {
+        boot::target_is_enabled(host)
     }
 }

@@ -20,7 +20,8 @@ use crate::console::now_ms;
 use crate::console::ready::Watch;
 use crate::events::{self, What};
 use crate::host::files::Files;
-use crate::host::{Live, processes};
+use crate::host::{Live, processes, sockets};
+use crate::paths::OWN;
 
 use super::{Holder, Token};
 
@@ -43,14 +44,14 @@ pub(super) struct Notify {
 }
 
 impl Notify {
-    /// Takes the name over from an earlier one. Whoever owns the directory (a guest may have a user of its own) may send.
+    /// Takes the name over from an earlier one. The guest's own user may send, if it has one.
     pub(super) fn bind(path: &Path) -> Result<Self> {
         let what = || format!("listening on '{}'", path.display());
         Live.remove(path)?;
         let socket = UnixDatagram::bind(path).with_context(what)?;
         socket.set_nonblocking(true).with_context(what)?;
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).with_context(what)?;
-        if let Some(owner) = path.parent().and_then(|dir| dir.metadata().ok()) {
+        if let Some(owner) = path.parent().and_then(|dir| dir.join(OWN).symlink_metadata().ok()) {
             chown(path, Some(owner.uid()), Some(owner.gid())).with_context(what)?;
         }
         Ok(Self { socket, since: Instant::now(), taken: 0, paused_until: None })
@@ -89,7 +90,8 @@ impl Machine {
     fn connect(&mut self) -> Result<()> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
+        let found = sockets::find(&self.path)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(found.path())?)?;
         let mut stream = UnixStream::from(socket);
         stream.write_all(HELLO)?;
         self.events = Events::default();

@@ -17,12 +17,12 @@ use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::fs::Mode;
 
 use crate::console::inflight::Inflight;
-use crate::host::Live;
 use crate::host::files::Files;
+use crate::host::{Live, notify};
 use crate::paths::Paths;
 
 use super::heal::Health;
-use super::keep::{Kept, notify};
+use super::keep::Kept;
 use super::{Holder, Token, recover};
 
 /// A detached holder's log is begun anew when it has become longer than this.
@@ -99,7 +99,7 @@ pub(super) fn tell_ready() -> Result<()> {
     let _ = out.write_all(b"ready\n").and_then(|()| out.flush());
     rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null").context("opening '/dev/null'")?)
         .context("letting go of stdout")?;
-    notify("READY=1", None).context("telling the service manager that it is ready")
+    notify::tell("READY=1")
 }
 
 /// Starts a holder that belongs to nobody: the caller leads a new session, starts it, and is to end then. It has the caller's

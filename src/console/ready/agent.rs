@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::host::sockets;
+
 use super::probe::{Pace, Probe, Progress};
 
 /// QEMU serves one client at a time: one that asks must not stay, and not come often.
@@ -55,7 +57,8 @@ impl Probe for Agent {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let socket = socket.with_context(what)?;
-        let address = SocketAddrUnix::new(&self.path).with_context(what)?;
+        let found = sockets::find(&self.path).with_context(what)?;
+        let address = SocketAddrUnix::new(found.path()).with_context(what)?;
         rustix::net::connect(&socket, &address).with_context(what)?;
         let question =
             format!("{{\"execute\":\"guest-sync-delimited\",\"arguments\":{{\"id\":{}}}}}\n", self.number);

@@ -34,7 +34,8 @@ use crate::host::{Host, blockdev, writeback};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service;
-use crate::service::systemd::{self, Systemd};
+use crate::service::generate;
+use crate::service::systemd::Systemd;
 
 /// A limit that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,13 +56,18 @@ pub fn over(host: &dyn Host, paths: &Paths, guest: &GuestName, site: Limits) -> 
 /// no guest from starting: [`started`] says so.
 pub fn prepare(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<()> {
     let limits = over(host, paths, &spec.guest, spec.limits)?;
+    let pid = std::process::id().cast_signed();
     if keeper(paths)? == Keeper::Nobody {
-        let pid = std::process::id().cast_signed();
         say(enter(paths, spec, &limits, pid));
     }
-    let writes = limits.disk_write_bytes.or(limits.disk_write_ops);
-    if writes.is_some() && !backend(&spec.engine).wants_tree() && blockdev::below(&spec.disk).is_ok() {
-        say(writeback::claim(&spec.disk));
+    let writes = limits.disk_write_bytes.or(limits.disk_write_ops).is_some();
+    let group = tree_with_controllers().and_then(|tree| own_group(&tree, paths, &spec.guest, pid));
+    if let Some(group) = group.filter(|group| group.join("io.max").exists())
+        && writes
+        && !backend(&spec.engine).wants_tree()
+        && !writeback::claim(&spec.disk, &group)?
+    {
+        eprintln!("ignoring that the guest's writes are not on its own account yet, and not limited so long");
     }
     Ok(())
 }
@@ -202,7 +208,7 @@ fn loop_device(paths: &Paths, spec: &Spec, pid: i32) -> Option<Device> {
 /// Units that the generator wrote are read anew, by which running ones change, too; others are told one setting after the
 /// other. Settings that are told win over files until the next boot, so they are for want of something better.
 fn to_unit(host: &dyn Host, spec: &Spec, limits: &Limits) -> Result<()> {
-    let unit = systemd::unit(&spec.guest);
+    let unit = generate::unit(&spec.guest);
     let generated = ["/run/systemd/generator", "/run/systemd/generator.early", "/run/systemd/generator.late"];
     for dir in generated {
         if host.list(Path::new(dir))?.iter().any(|entry| entry.starts_with(&unit)) {
@@ -214,7 +220,7 @@ fn to_unit(host: &dyn Host, spec: &Spec, limits: &Limits) -> Result<()> {
 }
 
 fn own_group(tree: &Tree, paths: &Paths, guest: &GuestName, pid: i32) -> Option<PathBuf> {
-    let (unit, own) = (systemd::unit(guest), Path::new("gridgate").join(paths.id()).join(guest));
+    let (unit, own) = (generate::unit(guest), Path::new("gridgate").join(paths.id()).join(guest));
     tree.groups_of(pid).into_iter().find(|group| group.ends_with(&unit) || group.ends_with(&own))
 }
 
