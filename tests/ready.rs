@@ -131,7 +131,9 @@ fn a_guest_says_itself_that_it_is_ready_and_lives_and_a_flood_of_it_does_no_harm
     let say = |text: &str| guest.send_to(text.as_bytes(), &socket).map(drop);
     say("STATUS=Startup finished.\n").unwrap();
     eventually("its words are shown", || {
-        ReadyRecord::read(&site.paths, &ce).unwrap().filter(|r| r.said.as_deref() == Some("Startup finished."))
+        ReadyRecord::read(&site.paths, &ce)
+            .unwrap()
+            .filter(|r| r.said.as_deref() == Some("Startup finished."))
     });
     say("READY=1").unwrap();
     let is = |state| move |record: &ReadyRecord| record.state == state;

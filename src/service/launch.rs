@@ -23,7 +23,9 @@ use rustix::thread::UnshareFlags;
 
 use crate::backend::spec::Spec;
 use crate::backend::{Backend, Plug, PlugKind, Wires, backend};
+use crate::config::site::ReadyCheck;
 use crate::console::client;
+use crate::console::heard::vsock::{self, Vsock};
 use crate::console::record::RunRecord;
 use crate::host::net::Port;
 use crate::host::{Host, Live, filesystem};
@@ -58,7 +60,9 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
         PlugKind::Tap => Plug::Tap(cable.as_raw_fd()),
         PlugKind::Namespace => Plug::Namespace(cable.as_raw_fd()),
     };
-    let wires = Wires { plug, run_dir: paths.run_guest(guest), tree };
+    let speaks = |check: &ReadyCheck| matches!(check, ReadyCheck::Notify | ReadyCheck::Heartbeat(_));
+    let vsock = (spec.ready.iter().any(speaks) && vsock::is_possible()).then(|| Vsock::of(paths, guest));
+    let wires = Wires { plug, run_dir: paths.run_guest(guest), tree, vsock };
     let program = backend.program(&spec, &wires);
     for fd in [lock.as_fd(), cable.as_fd(), terminal.master.as_fd()] {
         keep_over_exec(fd)?;
