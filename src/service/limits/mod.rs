@@ -65,9 +65,14 @@ pub fn prepare(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<()> {
     if let Some(group) = group.filter(|group| group.join("io.max").exists())
         && writes
         && !backend(&spec.engine).wants_tree()
-        && !writeback::claim(&spec.disk, &group)?
     {
-        eprintln!("ignoring that the guest's writes are not on its own account yet, and not limited so long");
+        say(writeback::claim(&spec.disk, &group).and_then(|claimed| {
+            anyhow::ensure!(
+                claimed,
+                "the guest's writes are not on its own account yet, and not limited so long"
+            );
+            Ok(())
+        }));
     }
     Ok(())
 }
