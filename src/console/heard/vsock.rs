@@ -1,8 +1,6 @@
 //! How a whole machine speaks to its host without a network: AF_VSOCK (vsock(7)). systemd in the guest takes the address from
 //! the credential `vmm.notify_socket` (systemd(1)) and sends its state there, each message a connection of its own.
 
-use std::path::Path;
-
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -47,6 +45,8 @@ pub fn is_possible() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
