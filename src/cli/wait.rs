@@ -50,30 +50,29 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let differs = |message: String| Err(Ending::error(Exit::Differs, message));
     let limit = args.timeout.unwrap_or(FOR_EVER);
     let started = Instant::now();
-    context.revive_holder()?;
-    while !client::holder_runs(&context.paths) {
-        let runs = RunRecord::read(&context.paths, guest)?.is_some_and(|run| run.is_alive());
-        match args.state {
-            State::Stopped if !runs => return Ok(Exit::Done),
-            State::Ready if !runs && started.elapsed() >= limit => {
-                return differs(format!("guest '{guest}' does not run\nhint: gridgate up {guest}"));
-            }
-            _ if runs => break,
-            _ => std::thread::sleep(ASK_AGAIN.min(limit)),
-        }
-    }
     let what = match args.state {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,
     };
+    // In slices: a holder that was just being killed may still have accepted the question.
     let event = loop {
+        context.revive_holder()?;
+        while !client::holder_runs(&context.paths) {
+            let runs = RunRecord::read(&context.paths, guest)?.is_some_and(|run| run.is_alive());
+            match args.state {
+                State::Stopped if !runs => return Ok(Exit::Done),
+                State::Ready if !runs && started.elapsed() >= limit => {
+                    return differs(format!("guest '{guest}' does not run\nhint: gridgate up {guest}"));
+                }
+                _ if runs => break,
+                _ => std::thread::sleep(ASK_AGAIN.min(limit)),
+            }
+        }
         let left = limit.saturating_sub(started.elapsed());
         let event = client::wait_event(&context.paths, guest, what, None, left.min(SLICE))?;
         if event.is_some() || left <= SLICE {
             break event;
         }
-        // One that was just being killed may still have answered above.
-        context.revive_holder()?;
     };
     match (what, event) {
         (For::Ready, Some(Event::Stopped(exit))) => {
