@@ -52,7 +52,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
             files.push(paths.run_guest(&guest));
         }
     }
-    let nobody = !direct::any_running(paths);
+    let nobody = !direct::any_running(paths) && !direct::any_waiting(paths);
     if nobody && host.stat(&paths.run)?.is_some() && !client::holder_runs(paths) {
         files.retain(|path| !path.starts_with(&paths.run));
     }

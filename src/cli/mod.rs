@@ -243,7 +243,9 @@ impl Context {
 
     /// Brings back a console holder that was killed while guests run, where no service manager does it.
     pub fn revive_holder(&self) -> Result<()> {
-        let needed = service::direct::any_running(&self.paths) && !client::holder_runs(&self.paths);
+        let looked_after =
+            service::direct::any_running(&self.paths) || service::direct::any_waiting(&self.paths);
+        let needed = looked_after && !client::holder_runs(&self.paths);
         match needed && service::systemd::Systemd::for_site(&self.paths)?.is_none() {
             true => service::direct::Direct::new(&self.paths)?.revive(),
             false => Ok(()),

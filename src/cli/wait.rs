@@ -54,21 +54,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,
     };
-    // In slices: a holder that was just being killed may still have accepted the question.
     let event = loop {
+        // Also in between: one that was just being killed may still have answered.
         context.revive_holder()?;
-        while !client::holder_runs(&context.paths) {
-            let runs = RunRecord::read(&context.paths, guest)?.is_some_and(|run| run.is_alive());
+        let left = limit.saturating_sub(started.elapsed());
+        let runs = RunRecord::read(&context.paths, guest)?.is_some_and(|run| run.is_alive());
+        if !runs && !client::holder_runs(&context.paths) {
             match args.state {
-                State::Stopped if !runs => return Ok(Exit::Done),
-                State::Ready if !runs && started.elapsed() >= limit => {
+                State::Stopped => return Ok(Exit::Done),
+                State::Ready if left.is_zero() => {
                     return differs(format!("guest '{guest}' does not run\nhint: gridgate up {guest}"));
                 }
-                _ if runs => break,
-                _ => std::thread::sleep(ASK_AGAIN.min(limit)),
+                State::Ready => std::thread::sleep(ASK_AGAIN.min(left)),
             }
+            continue;
         }
-        let left = limit.saturating_sub(started.elapsed());
         let event = client::wait_event(&context.paths, guest, what, None, left.min(SLICE))?;
         if event.is_some() || left <= SLICE {
             break event;

@@ -12,6 +12,7 @@ use crate::console::client;
 use crate::console::now_ms;
 use crate::console::protocol::{For, Launch};
 use crate::console::record::{ReadyRecord, RunRecord};
+use crate::console::restart::Restarts;
 use crate::host::files::Files;
 use crate::host::{Host, Live, remains};
 use crate::names::GuestName;
@@ -184,6 +185,15 @@ impl Manager for Direct {
     fn boots_with_host(&self, _host: &dyn Host) -> Result<bool> {
         Ok(true)
     }
+}
+
+/// Whether any guest died and waits for its next try, which is the console holder's business.
+pub fn any_waiting(paths: &Paths) -> bool {
+    let names = Live.list(&paths.run.join("guests")).unwrap_or_default();
+    names.iter().filter_map(|name| name.parse::<GuestName>().ok()).any(|guest| {
+        // The holder's own record goes when the guest is not to be tried any more.
+        paths.console_record(&guest).exists() && Restarts::read(paths, &guest).next_try_ms.is_some()
+    })
 }
 
 /// Whether any guest's process lives.
