@@ -16,7 +16,7 @@ DEFAULTS := $(DESTDIR)/etc/default/gridgate
 # Scripts that are of use on an installed system.
 SCRIPTS := scripts/fetch-uml
 
-.PHONY: help setup build demo test bench lint install uninstall clean
+.PHONY: help setup build demo test test-lab bench lint install uninstall clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,13 @@ test: ## run all tests that this machine can run
 	scripts/test-image
 	$(CARGO) test --lib --bins --tests
 
+test-lab: ## run the tests on a whole machine, emulated: Debian with guests in it; takes minutes
+	scripts/setup --test
+	scripts/lab-image
+	GRIDGATE_LAB=$(CURDIR)/build/lab $(CARGO) test --test lab
+
 bench: ## run the benchmarks
+	scripts/setup --bench
 	$(CARGO) bench --bench "*"
 
 lint: ## check format and lints, as CI does

@@ -45,7 +45,7 @@ while read -r name kernel memory disk mac; do
     mkdir -p "uml-$name"
     ip tuntap add "tap-$name" mode tap
     ip link set "tap-$name" master br0 up
-    HOME=$PWD TMPDIR=/dev/shm "$kernel" "mem=${memory}M" "ubd0=$disk" root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null \
+    HOME=$PWD TMPDIR=/dev/shm "$kernel" "mem=${memory}M" "ubd0s=$disk" root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null \
         seccomp=auto "umid=$name" "uml_dir=$PWD/uml-$name/" "vec0:transport=tap,ifname=tap-$name,mac=$mac" \
         <&3 >"$name.log" 2>&1 &
     echo $! >"$name.pid"

@@ -102,8 +102,7 @@ pub fn apply(machine: Machine<'_>, plan: &Plan) -> Outcome {
 fn work(machine: Machine<'_>, plan: &Plan, walk: &Mutex<Walk>, changed: &Condvar) {
     let mut at = walk.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let is_done = |step: &usize| at.outcome.done.contains(step);
-        let free = at.waiting.iter().copied().find(|step| plan.steps[*step].after.iter().all(is_done));
+        let free = free(plan, &at);
         let Some(step) = free.filter(|_| !crate::progress::interrupted()) else {
             if at.running == 0 {
                 if crate::progress::interrupted() && at.outcome.failed.is_empty() {
@@ -142,6 +141,23 @@ fn work(machine: Machine<'_>, plan: &Plan, walk: &Mutex<Walk>, changed: &Condvar
     }
 }
 
+/// A step that may be begun now, the first one of them.
+fn free(plan: &Plan, at: &Walk) -> Option<usize> {
+    let is_done = |step: &usize| at.outcome.done.contains(step);
+    // Prerequisites have lower numbers, so that one pass finds all that will never have its turn.
+    let mut lost: BTreeSet<usize> = at.outcome.failed.iter().map(|(step, _)| *step).collect();
+    for step in &at.waiting {
+        if plan.steps[*step].after.iter().any(|before| lost.contains(before)) {
+            lost.insert(*step);
+        }
+    }
+    let over = |step: &usize| is_done(step) || lost.contains(step);
+    at.waiting.iter().copied().find(|step| {
+        let step = &plan.steps[*step];
+        step.after.iter().all(is_done) && step.behind.iter().all(over)
+    })
+}
+
 enum Did {
     Something,
     Started,
@@ -169,7 +185,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
             personalise::disk(host, paths, site, named(site, guest)?)?;
         }
         Action::Spec(spec) => spec.write(host, paths)?,
-        Action::Start { guest } => {
+        Action::Start { guest, .. } => {
             desired::write(host, paths, guest, Desired::Running)?;
             // Another command may have been faster while this one waited for another guest.
             if !runs(paths, guest)? {

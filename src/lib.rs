@@ -30,4 +30,5 @@ pub mod network;
 pub mod service;
 pub mod apply;
 pub mod report;
+pub mod panes;
 pub mod cli;

@@ -66,6 +66,7 @@ fn every_field_of_check_and_status_is_told() {
         stop_took_ms: Some(800),
         launched_at_ms: 1,
         ready_at_ms: Some(1),
+        start_failed: false,
     };
     told(&json!({"version": 1, "last_exit": to_value(exit).unwrap()}));
 }

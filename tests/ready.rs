@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use gridgate::config::site::ReadyCheck;
@@ -115,4 +116,41 @@ fn waiting_outlives_the_holder() {
     site.start_holder();
     site.attach(&ce.name, Mode::Write, false, None).send(Kind::Input, b"\n");
     assert!(matches!(waiter.join().unwrap().unwrap(), Some(Event::Ready(_))));
+}
+
+#[test]
+fn a_guest_says_itself_that_it_is_ready_and_lives_and_a_flood_of_it_does_no_harm() {
+    let Some(site) = Site::new() else { return };
+    let ce = guest("ce");
+    let ready = vec![ReadyCheck::Notify, ReadyCheck::Heartbeat(1)];
+    site.spawn(&ce, "exec cat", "nspawn", Settings { ready, ..plain() }).unwrap();
+    let socket = site.paths.notify_socket(&ce);
+    let mode = std::os::unix::fs::MetadataExt::mode(&socket.metadata().unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let guest = UnixDatagram::unbound().unwrap();
+    let say = |text: &str| guest.send_to(text.as_bytes(), &socket).map(drop);
+    say("STATUS=Startup finished.\n").unwrap();
+    eventually("its words are shown", || {
+        ReadyRecord::read(&site.paths, &ce)
+            .unwrap()
+            .filter(|r| r.said.as_deref() == Some("Startup finished."))
+    });
+    say("READY=1").unwrap();
+    let is = |state| move |record: &ReadyRecord| record.state == state;
+    let becomes = |what: &str, state| {
+        eventually(what, || ReadyRecord::read(&site.paths, &ce).unwrap().filter(is(state)))
+    };
+    let first = becomes("it is ready", ReadyState::Ready).ready_at_ms;
+    becomes("its heart has stopped", ReadyState::Degraded);
+    say("WATCHDOG=1").unwrap();
+    assert_eq!(becomes("it beats again", ReadyState::Ready).ready_at_ms, first);
+
+    // One that cannot stop has to wait, and the others' consoles do not.
+    guest.set_nonblocking(true).unwrap();
+    let (began, mut refused) = (std::time::Instant::now(), 0);
+    while began.elapsed() < Duration::from_millis(500) {
+        refused += usize::from(say(&format!("STATUS={}\nWATCHDOG=1", "x".repeat(2000))).is_err());
+    }
+    assert!(refused > 0, "nothing was held back");
+    assert!(site.state(&ce).is_some(), "the holder answers");
 }

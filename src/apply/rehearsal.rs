@@ -199,7 +199,7 @@ fn what_is_needed_is_ready_before_what_needs_it_starts() {
         outcome.done.iter().position(|step| wanted(&plan.steps[*step].action)).unwrap()
     };
     let ready = position(&|action| matches!(action, Action::Ready { guest } if guest.as_str() == "ce"));
-    let start = position(&|action| matches!(action, Action::Start { guest } if guest.as_str() == "se"));
+    let start = position(&|action| matches!(action, Action::Start { guest, .. } if guest.as_str() == "se"));
     assert!(ready < start);
 }
 

@@ -33,7 +33,9 @@ impl Backend for Uml {
         };
         let mut program = Program::new(kernel)
             .arg(format!("mem={}M", spec.memory_bytes.mib()))
-            .arg(format!("ubd0={}", spec.disk.display()))
+            // `s`: each write goes to the disk before the guest hears that it is done. Its kernel would do the same when the
+            // guest flushes, but up to 7.2 it drops every flush, and a power cut took what the guest had synced.
+            .arg(format!("ubd0s={}", spec.disk.display()))
             .args(["root=/dev/ubda", "rw"])
             // On a terminal nobody reads, further consoles would block their writers for ever.
             .args(["con0=fd:0,fd:1", "con=null", "ssl=null"])
@@ -84,7 +86,7 @@ mod tests {
         let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
-            "/k/linux mem=256M ubd0=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
+            "/k/linux mem=256M ubd0s=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
              uml_dir=/run/g/ce/hv/ mconsole=notify:/run/g/ce/notify.sock \
              vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
         );

@@ -31,8 +31,14 @@ use crate::report::text::table;
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// The guest
-    #[arg(required_unless_present = "broadcast")]
+    #[arg(required_unless_present_any = ["all", "broadcast"])]
     pub guest: Option<GuestName>,
+    /// More guests, with --all
+    #[arg(value_name = "GUEST", requires = "all")]
+    pub more: Vec<GuestName>,
+    /// Show every guest's console (or those that are named) in panes of this terminal; ? lists the keys
+    #[arg(long, conflicts_with_all = ["take", "log", "raw", "tail", "wait", "writers", "broadcast"])]
+    pub all: bool,
     /// Do not type, only read
     #[arg(long)]
     pub read_only: bool,

@@ -18,6 +18,7 @@ pub mod limit;
 pub mod names;
 pub mod prepare;
 pub mod network;
+pub mod panes;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -337,7 +338,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Limit(args) => limit::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
-            if let Some(guest) = &args.guest {
+            if let (Some(guest), false) = (&args.guest, args.all) {
                 context.was_here(guest)?;
             }
             // Under systemd the holder is a unit and comes back by itself.
@@ -345,7 +346,10 @@ pub fn run(cli: Cli) -> Result<Exit> {
                 Some(_) => None,
                 None => std::env::current_exe().ok(),
             };
-            console::run(args, &context, revive)
+            match args.all {
+                true => panes::run(args, &context, revive),
+                false => console::run(args, &context, revive),
+            }
         }
         Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
         Command::Events(args) => events::run(args, &context),
@@ -391,6 +395,7 @@ mod tests {
             "image build debian-12",
             "plan ce",
             "up",
+            "up --desired",
             "down --purge ce",
             "status",
             "start ce",
@@ -400,6 +405,8 @@ mod tests {
             "limit ce cpu=50% memory=none",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
+            "console --all",
+            "console --all ce se ui",
             "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
             "console --broadcast hello",
             "ssh ce hostname -f",

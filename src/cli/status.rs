@@ -12,6 +12,7 @@ use crate::config::site::Site;
 use crate::names::GuestName;
 use crate::progress::{catch_interrupts, interrupted};
 use crate::report;
+use crate::report::sentences::Detail;
 use crate::report::status::Status;
 
 /// Show what was asked for and what is
@@ -48,7 +49,10 @@ fn look(args: &Args, context: &Context, site: &Site) -> Result<(Status, String)>
     let status = report::status::gather(&context.host, &context.paths, site, &args.guests)?;
     let text = match context.json {
         true => serde_json::to_string_pretty(&status)? + "\n",
-        false => report::text::status(&status),
+        false => {
+            let detail = if args.guests.is_empty() { Detail::Short } else { Detail::Full };
+            report::text::status(&status, detail)
+        }
     };
     Ok((status, text))
 }

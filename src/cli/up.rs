@@ -13,7 +13,7 @@ use crate::host::files::LockGuard;
 use crate::names::GuestName;
 use crate::plan::{self, Plan, Problem};
 use crate::report;
-use crate::service;
+use crate::service::{self, desired};
 
 /// Show what `up` would do
 #[derive(Debug, ClapArgs)]
@@ -29,6 +29,9 @@ pub struct Args {
     /// Guests to bring up; those that start with the host if none is named
     #[arg(value_name = "GUEST")]
     pub guests: Vec<GuestName>,
+    /// Only guests that were not stopped on purpose, as after a boot of a host without systemd
+    #[arg(long, conflicts_with = "guests")]
+    pub desired: bool,
 }
 
 #[derive(Serialize)]
@@ -43,6 +46,7 @@ struct StepDocument {
     step: usize,
     what: String,
     after: Vec<usize>,
+    behind: Vec<usize>,
 }
 
 /// Prints the plan; exit 3 if there is something to do.
@@ -56,6 +60,7 @@ pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
             step: number + 1,
             what: step.action.to_string(),
             after: step.after.iter().map(|before| before + 1).collect(),
+            behind: step.behind.iter().map(|before| before + 1).collect(),
         };
         let steps = plan.steps.iter().enumerate().map(step).collect();
         super::print_json(&PlanDocument { version: 1, steps, notes: plan.notes.clone() })?;
@@ -77,7 +82,15 @@ pub fn plan(args: &PlanArgs, context: &Context) -> Result<Exit> {
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let site = context.site()?;
     context.need_root("bringing guests up")?;
-    up(context, &site, &args.guests)
+    if !args.desired {
+        return up(context, &site, &args.guests);
+    }
+    let wanted = desired::wanted(&context.host, &context.paths, &site)?;
+    if wanted.is_empty() {
+        context.progress.say("nothing to do: no guest is to run");
+        return Ok(Exit::Done);
+    }
+    up(context, &site, &wanted)
 }
 
 /// What `up`, `start` and the second half of `restart` do.

@@ -178,6 +178,7 @@ mod tests {
             stop_took_ms: None,
             launched_at_ms,
             ready_at_ms: ready_for_ms.map(|_| launched_at_ms + 5000),
+            start_failed: false,
         }
     }
 

@@ -93,12 +93,11 @@ impl Tree {
         self.root.join(OWN).join(id).join(guest)
     }
 
-    /// Writes settings of a group.
+    /// Writes settings of a group. One that it does not have, for want of a controller, is passed over.
     pub fn set(group: &Path, settings: &[Setting]) -> Result<()> {
         for (file, value) in settings {
             let path = group.join(file);
-            // A kernel without accounting of the swap has no such file, and needs none.
-            if *file == SWAP && !path.exists() {
+            if !path.exists() {
                 continue;
             }
             let written =

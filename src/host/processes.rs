@@ -1,6 +1,8 @@
 //! What /proc tells of processes (proc_pid_stat(5)), and what a pidfd does of one that has ended.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 /// A process's lines of accounting that gridgate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,33 @@ pub struct Stat {
 /// All processes of a session, its leader included.
 pub fn in_session(session: i32) -> Vec<i32> {
     all().filter(|stat| stat.session == session).map(|stat| stat.pid).collect()
+}
+
+/// Descriptors of the processes that this one started and that still run.
+pub fn children(parent: i32) -> Vec<OwnedFd> {
+    let children: Vec<i32> = all().filter(|stat| stat.parent == parent).map(|stat| stat.pid).collect();
+    let opened = children.into_iter().filter_map(|pid| open_child(pid, parent));
+    opened.collect()
+}
+
+/// A descriptor of that process, if it is a child of the other one.
+pub fn open_child(pid: i32, parent: i32) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // The number may have come round to another process before it was opened; after this look it cannot.
+    let stat = parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    (stat.parent == parent).then_some(process)
+}
+
+/// Ends (SIGKILL) all that is left of a session, and these processes.
+pub fn end(session: i32, others: &[OwnedFd]) {
+    for process in others {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    for pid in in_session(session) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// A process and all that came from it, among those that were seen.

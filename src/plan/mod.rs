@@ -11,6 +11,7 @@ pub mod up;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::backend::spec::Spec;
 use crate::names::{Bytes, GuestName, ImageName};
@@ -34,6 +35,8 @@ pub struct Step {
     pub action: Action,
     /// Steps that must have succeeded before.
     pub after: Vec<usize>,
+    /// Steps that have their turn before, whatever comes of them.
+    pub behind: Vec<usize>,
 }
 
 /// What a step does.
@@ -67,6 +70,8 @@ pub enum Action {
     Start {
         /// Which.
         guest: GuestName,
+        /// Not earlier than so long after those that it waits for are ready; see [`crate::config::supervision`].
+        delay: Duration,
     },
     /// A guest is waited for until it is ready.
     Ready {
@@ -93,7 +98,7 @@ impl Action {
         match self {
             Self::Clone { guest, .. }
             | Self::Personalise { guest }
-            | Self::Start { guest }
+            | Self::Start { guest, .. }
             | Self::Ready { guest }
             | Self::Stop { guest }
             | Self::Purge { guest } => Some(guest),
@@ -116,7 +121,10 @@ impl fmt::Display for Action {
             Self::Spec(spec) => {
                 write!(f, "{}: start with {}, {} of memory", spec.guest, spec.engine, spec.memory_bytes)
             }
-            Self::Start { guest } => write!(f, "{guest}: start"),
+            Self::Start { guest, delay } if delay.is_zero() => write!(f, "{guest}: start"),
+            Self::Start { guest, delay } => {
+                write!(f, "{guest}: start, not before its delay of {:.1} s is over", delay.as_secs_f64())
+            }
             Self::Ready { guest } => write!(f, "{guest}: wait until it is ready"),
             Self::Stop { guest } => write!(f, "{guest}: stop"),
             Self::Purge { guest } => write!(f, "{guest}: remove its disk, identity and logs"),
@@ -154,7 +162,7 @@ impl Plan {
     }
 
     fn push(&mut self, action: Action, after: Vec<usize>) -> usize {
-        self.steps.push(Step { action, after });
+        self.steps.push(Step { action, after, behind: Vec::new() });
         self.steps.len() - 1
     }
 }

@@ -1,6 +1,7 @@
 //! Which guests are meant, and which of them wait for which.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::site::{Guest, Site};
 use crate::names::GuestName;
@@ -30,23 +31,22 @@ pub fn select<'a>(site: &'a Site, names: &[GuestName]) -> Result<Vec<&'a Guest>,
     Ok(site.guests.iter().filter(|guest| wanted.contains(&&guest.name)).collect())
 }
 
-/// The same guests, each after those that it waits for. Checking the site has made sure that there is no circle.
+/// The same guests, each after those that it waits for, and as far as that allows in the order of their priorities.
+/// Checking the site has made sure that there is no circle.
 pub fn sorted<'a>(guests: &[&'a Guest]) -> Vec<&'a Guest> {
-    let mut sorted: Vec<&Guest> = Vec::new();
-    while sorted.len() < guests.len() {
-        let before = sorted.len();
-        for guest in guests {
-            let placed = |name: &GuestName| sorted.iter().any(|other| other.name == *name);
-            let among = |name: &GuestName| guests.iter().any(|other| other.name == *name);
-            let free = waits_for(guest).all(|name| placed(name) || !among(name));
-            if free && !placed(&guest.name) {
-                sorted.push(guest);
-            }
-        }
-        if sorted.len() == before {
-            // A circle can only come from a site that was not checked; any order is as good as another then.
-            return guests.to_vec();
-        }
+    let among: BTreeSet<&GuestName> = guests.iter().map(|guest| &guest.name).collect();
+    let mut placed: BTreeSet<&GuestName> = BTreeSet::new();
+    let mut left: Vec<&Guest> = guests.to_vec();
+    // Stable: equals stay in the site's order.
+    left.sort_by_key(|guest| Reverse(guest.supervision.priority));
+    let mut sorted = Vec::new();
+    while !left.is_empty() {
+        let free =
+            |guest: &&Guest| waits_for(guest).all(|name| placed.contains(name) || !among.contains(name));
+        // A circle can only come from a site that was not checked; any order is as good as another then.
+        let next = left.remove(left.iter().position(free).unwrap_or(0));
+        placed.insert(&next.name);
+        sorted.push(next);
     }
     sorted
 }
@@ -108,6 +108,30 @@ mod tests {
         let before = started_before(&all);
         let names = |at: usize| before[&guests[at].name].iter().map(|name| name.as_str()).collect::<Vec<_>>();
         assert_eq!((names(0), names(1), names(2)), (vec![], vec!["g0", "g2"], vec![]));
+    }
+
+    #[test]
+    fn guests_of_higher_priority_come_first_unless_they_wait_for_others() {
+        let mut site = example();
+        let mut third = site.guests[0].clone();
+        third.name = "third".parse().unwrap();
+        site.guests.push(third);
+        let names: Vec<GuestName> = site.guests.iter().map(|guest| guest.name.clone()).collect();
+        let order = |site: &Site| -> Vec<usize> {
+            let all: Vec<&Guest> = site.guests.iter().collect();
+            let place = |guest: &&Guest| names.iter().position(|name| *name == guest.name).unwrap();
+            sorted(&all).iter().map(place).collect()
+        };
+        for guest in &mut site.guests {
+            (guest.after, guest.needs) = (Vec::new(), Vec::new());
+        }
+        assert_eq!(order(&site), [0, 1, 2]);
+        site.guests[2].supervision.priority = 90;
+        assert_eq!(order(&site), [2, 0, 1]);
+        site.guests[2].after = vec![names[1].clone()];
+        assert_eq!(order(&site), [0, 1, 2]);
+        site.guests[1].supervision.priority = 60;
+        assert_eq!(order(&site), [1, 2, 0]);
     }
 
     proptest! {

@@ -49,6 +49,7 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
 
     let mut ready: BTreeMap<&GuestName, usize> = BTreeMap::new();
     let (mut copied, mut memory) = (0, 0);
+    let mut starts: Vec<(u32, usize)> = Vec::new();
     for guest in order::sorted(&guests) {
         let now = found(guest);
         let wanted = match spec::spec(paths, site, guest, facts) {
@@ -103,7 +104,12 @@ pub fn plan(paths: &Paths, site: &Site, facts: &Facts, names: &[GuestName]) -> R
         }
         before.extend(own);
         before.extend(order::waits_for(guest).filter_map(|name| ready.get(name)));
-        let started = plan.push(Action::Start { guest: guest.name.clone() }, before);
+        let delay = guest.supervision.delay;
+        let started = plan.push(Action::Start { guest: guest.name.clone(), delay }, before);
+        let priority = guest.supervision.priority;
+        let higher = starts.iter().filter(|(other, _)| *other > priority);
+        plan.steps[started].behind = higher.map(|(_, step)| *step).collect();
+        starts.push((priority, started));
         ready.insert(&guest.name, plan.push(Action::Ready { guest: guest.name.clone() }, vec![started]));
     }
     problems.extend(no_room(paths, facts, memory, copied));

@@ -1,4 +1,5 @@
 //! What is told to people and to programs.
 
 pub mod status;
+pub mod sentences;
 pub mod text;

@@ -9,8 +9,10 @@ use serde::Serialize;
 use crate::backend::spec::Spec;
 use crate::config::limits::Limits;
 use crate::config::site::Site;
+use crate::console::exit::marks::StopMark;
 use crate::console::now_ms;
 use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
+use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -61,6 +63,14 @@ pub struct GuestStatus {
     pub limits_ignored: Vec<Ignored>,
     /// How its last run ended.
     pub last_exit: Option<ExitRecord>,
+    /// Who is stopping it has come so far.
+    pub stopping: Option<StopMark>,
+    /// The signs of readiness that are missing.
+    pub missing: Vec<String>,
+    /// What it says of itself.
+    pub says: Option<String>,
+    /// What is remembered of early deaths, and when it is tried again.
+    pub restarts: Option<Restarts>,
 }
 
 /// Whether a guest's process is there.
@@ -142,6 +152,10 @@ fn look(
         (Some(spec), Some(run)) => limits::ignored(paths, spec, &held, run),
         _ => Vec::new(),
     };
+    let missing = ready.iter().filter(|ready| ready.state != ReadyState::Ready);
+    let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
+    let restarts = Restarts::read(paths, name);
+    let says = ready.as_ref().and_then(|ready| ready.said.clone());
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -162,12 +176,19 @@ fn look(
         address,
         pid: run.as_ref().map(|run| run.pid),
         uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
-        ready_after_ms: ready.filter(|ready| ready.state == ReadyState::Ready).map(|ready| ready.after_ms),
+        ready_after_ms: ready
+            .as_ref()
+            .filter(|ready| ready.state == ReadyState::Ready)
+            .map(|ready| ready.after_ms),
         memory_bytes: usage.map(|(memory, _)| memory),
         cpu_ms: usage.map(|(_, cpu)| cpu),
         limits: held,
         limits_ignored,
-        last_exit: ExitRecord::read(paths, name)?,
+        last_exit: ExitRecord::latest(paths, name)?,
+        stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
+        missing: missing.map(|check| check.check.to_string()).collect(),
+        says,
+        restarts: (restarts != Restarts::default()).then_some(restarts),
     })
 }
 

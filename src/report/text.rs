@@ -3,18 +3,18 @@
 use crate::apply::Outcome;
 use crate::names::Bytes;
 use crate::plan::Plan;
-use crate::report::status::{GuestStatus, Observed, Readiness, Status};
-use crate::service::desired::Desired;
+use crate::report::sentences::{self, Detail};
+use crate::report::status::Status;
 
-/// The status table.
-pub fn status(status: &Status) -> String {
+/// The status table, and what there is to say about its guests.
+pub fn status(status: &Status, detail: Detail) -> String {
     let head = ["GUEST", "ROLE", "STATE", "BACKEND", "ADDRESS", "UP", "MEMORY", "CPU"].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     for guest in &status.guests {
         rows.push(vec![
             guest.name.to_string(),
             guest.role.clone(),
-            state(guest),
+            sentences::state(guest).to_owned(),
             guest.backend.clone(),
             guest.address.to_string(),
             guest.uptime_ms.map(span).unwrap_or_default(),
@@ -29,31 +29,13 @@ pub fn status(status: &Status) -> String {
             text.push_str(&format!("  {} does not hold: {}\n", ignored.limit, ignored.why));
         }
     }
-    for guest in &status.guests {
-        if let (Desired::Running, Observed::Stopped, Some(exit)) =
-            (guest.desired, guest.observed, &guest.last_exit)
-        {
-            text.push_str(&format!(
-                "\n{} was to run, but ended ({}); its console said last:\n",
-                guest.name,
-                exit.told()
-            ));
-            for line in exit.last_lines.iter().rev().take(5).rev() {
-                text.push_str(&format!("  {line}\n"));
-            }
-        }
+    let sentences: Vec<String> =
+        status.guests.iter().filter_map(|guest| sentences::sentence(guest, detail)).collect();
+    if !sentences.is_empty() {
+        text.push('\n');
+        text.push_str(&sentences.concat());
     }
     text
-}
-
-fn state(guest: &GuestStatus) -> String {
-    match (guest.desired, guest.observed, guest.ready) {
-        (_, _, Readiness::Ready) => "ready".to_owned(),
-        (_, _, Readiness::Degraded) => "degraded".to_owned(),
-        (_, _, Readiness::Waiting) => "starting".to_owned(),
-        (Desired::Running, Observed::Stopped, _) => "ended".to_owned(),
-        _ => "stopped".to_owned(),
-    }
 }
 
 /// Milliseconds, as short as people say it.

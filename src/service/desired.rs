@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::config::site::Site;
 use crate::host::Host;
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -35,11 +36,27 @@ pub fn read(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Desired
     })
 }
 
-/// Whether it was asked to stop, and not since to run. One that was never asked for anything was not; neither is one of
-/// which that cannot be read.
-pub fn was_stopped(host: &dyn Host, paths: &Paths, guest: &GuestName) -> bool {
-    let content = host.read(&paths.desired(guest)).ok().flatten();
-    content.as_deref().map(<[u8]>::trim_ascii) == Some(b"stopped")
+/// What was asked for, if it ever was and that can be read.
+pub fn asked(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Option<Desired> {
+    let content = host.read(&paths.desired(guest)).ok()??;
+    match content.trim_ascii() {
+        b"running" => Some(Desired::Running),
+        b"stopped" => Some(Desired::Stopped),
+        _ => None,
+    }
+}
+
+/// The guests that a box that comes up has to bring up: those that were asked to run, and of those that nobody ever asked
+/// anything the ones that come up with the host.
+pub fn wanted(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Vec<GuestName>> {
+    let mut wanted = Vec::new();
+    for guest in &site.guests {
+        let asked = host.stat(&paths.desired(&guest.name))?.is_some();
+        if (asked && read(host, paths, &guest.name)? == Desired::Running) || (!asked && guest.autostart) {
+            wanted.push(guest.name.clone());
+        }
+    }
+    Ok(wanted)
 }
 
 /// Remembers what is asked for now.

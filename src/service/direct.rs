@@ -17,7 +17,7 @@ use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::Desired;
 use crate::service::ladder::{self, Rung, Stopped};
-use crate::service::{Manager, Readiness, readiness, settings};
+use crate::service::{Manager, Readiness, delay_left, readiness, settings};
 
 /// See the module.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub struct Direct {
     paths: Paths,
     exe: PathBuf,
 }
+
+/// A Ctrl-C is noticed this late at most.
+const SLICE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
@@ -49,6 +52,17 @@ impl Direct {
     /// Starts a console holder where none answers: after a reboot, or after the last one was killed.
     pub fn revive(&self) -> Result<()> {
         client::ensure_holder(&self.paths, &self.exe)
+    }
+
+    fn wait_out_delay(&self, spec: &Spec) -> Result<()> {
+        let until = Instant::now() + delay_left(&self.paths, spec)?;
+        while Instant::now() < until {
+            if crate::progress::interrupted() {
+                bail!("interrupted before the delay of guest '{}' was over", spec.guest);
+            }
+            std::thread::sleep(SLICE.min(until.saturating_duration_since(Instant::now())));
+        }
+        Ok(())
     }
 
     fn end(&self, guest: &GuestName, how: How, progress: &mut dyn FnMut(&str)) -> Result<Stopped> {
@@ -102,6 +116,7 @@ impl Manager for Direct {
             bail!("guest '{guest}' was never brought up here; try: gridgate up {guest}")
         };
         super::asked(&self.paths, guest, Desired::Running);
+        self.wait_out_delay(&spec)?;
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let argv = vec![
             text(&self.exe),

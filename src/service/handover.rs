@@ -47,6 +47,11 @@ pub fn hand_over(paths: &Paths, spec: &Spec) -> Result<()> {
     if !quarters::has_user(spec) {
         return Ok(());
     }
+    let mut spec = spec.clone();
+    spec.limits = limits::over(&Live, paths, &spec.guest, spec.limits)?;
+    let spec = &spec;
+    limits::prepare(&Live, paths, spec)?;
+    quarters::clean(paths, &spec.guest)?;
     let uid = users::dynamic(&generate::user(&spec.guest))?;
     quarters::furnish(paths, spec, uid)?;
     quarters::check(spec, uid)?;
@@ -101,7 +106,7 @@ pub fn started(paths: &Paths, guest: &GuestName, pid: i32) -> Result<()> {
     let name = backend(&spec.engine).name();
     let record = RunRecord::of_process(pid, name, number, spec.netns.clone())?;
     record.write(paths, guest)?;
-    limits::at_launch(&Live, paths, &spec, &record)?;
+    limits::started(&Live, paths, &spec, &record)?;
     let process = Pid::from_raw(pid).context("it is not a process number")?;
     let process = pidfd_open(process, PidfdFlags::empty()).context("opening its process")?;
     let master = pidfd_getfd(&process, number, PidfdGetfdFlags::empty());

@@ -14,6 +14,7 @@ use crate::config::supervision::{StopRung, StopStep};
 use crate::console::exit::marks::StopMark;
 use crate::console::now_ms;
 use crate::console::record::RunRecord;
+use crate::host::processes;
 use crate::paths::Paths;
 use crate::service::shell;
 
@@ -130,7 +131,9 @@ fn climb(
             false => format!("{}, {:.0} s at most", step.rung.name(), step.limit.as_secs_f64().ceil()),
         });
         if ladder.step(step).with_context(what)? {
-            sweep(record.pid);
+            // User-mode Linux has a process for each of the guest's, and they outlive a killed kernel. The launcher made the
+            // session, so that nothing else is in it.
+            processes::end(record.pid, &[]);
             let rung = Rung::of(&step.rung);
             return Ok(Stopped { rung, took_ms: started.elapsed().as_millis() as u64 });
         }
@@ -192,11 +195,16 @@ impl Ladder<'_> {
                 _ => self.gone_by(Instant::now()),
             },
             StopRung::Kill => {
+                // The first process of a container outlives systemd-nspawn.
+                let children = match self.backend.wants_tree() {
+                    true => processes::children(self.record.pid),
+                    false => Vec::new(),
+                };
                 match rustix::process::pidfd_send_signal(&self.process, Signal::KILL) {
                     Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                     Err(e) => return Err(e.into()),
                 }
-                sweep(self.record.pid);
+                processes::end(self.record.pid, &children);
                 self.gone_by(Instant::now() + GRACE)
             }
         }
@@ -270,16 +278,6 @@ fn ended_by(process: &OwnedFd, until: Instant) -> Result<bool> {
             Ok(_) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-/// Ends what is left of the guest's session: user-mode Linux has a process for each of the guest's, and they outlive a
-/// killed kernel. The launcher made the session, so that nothing else is in it.
-fn sweep(session: i32) {
-    for pid in crate::host::processes::in_session(session) {
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 }

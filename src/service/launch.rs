@@ -60,7 +60,11 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let backend = backend(&spec.engine);
     let cable = match received.remove(handover::TAP) {
         Some(tap) => tap,
-        None => plug(&host, paths, &spec)?,
+        None => {
+            limits::prepare(&host, paths, &spec)?;
+            quarters::clean(paths, guest)?;
+            plug(&host, paths, &spec)?
+        }
     };
     let tree = if backend.wants_tree() { Some(mount_tree(paths, &spec)?) } else { None };
     let terminal = Terminal::open()?;
@@ -135,7 +139,7 @@ fn announce(paths: &Paths, spec: &Spec, terminal: &Terminal) -> Result<()> {
     let (name, master) = (backend(&spec.engine).name(), terminal.master.as_fd());
     let record = RunRecord::of_this_process(name, master.as_raw_fd(), spec.netns.clone())?;
     record.write(paths, &spec.guest)?;
-    limits::at_launch(&Live, paths, spec, &record)?;
+    limits::started(&Live, paths, spec, &record)?;
     // Without a holder the guest starts all the same: the next holder finds the terminal in this very process.
     let settings = Some(service::settings(&Live, spec));
     if let Err(error) = client::adopt(paths, &spec.guest, settings, master) {

@@ -6,7 +6,9 @@ mod crashes;
 mod input;
 mod interrupts;
 mod life;
+mod limits;
 mod together;
+mod supervision;
 mod trouble;
 
 #[path = "../support/site.rs"]

@@ -61,6 +61,11 @@ pub(crate) trait Installed {
         self.tell(&format!("systemctl show --property={property} --value {unit}"))
     }
 
+    /// What a unit did when, in microseconds of the machine's clock.
+    fn moment(&self, unit: &str, property: &str) -> u64 {
+        self.show(unit, property).parse().unwrap()
+    }
+
     /// Units of gridgate's that are not at rest, in order of name.
     fn active_units(&self) -> Vec<String> {
         let listed = "systemctl list-units --no-legend --plain --state=active,activating,deactivating,failed";

@@ -8,7 +8,7 @@ mod keys;
 mod link;
 mod print;
 mod session;
-mod terminal;
+pub mod terminal;
 
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -88,9 +88,29 @@ pub struct ExitRecord {
     /// When it first was ready; none if it never was.
     #[serde(default)]
     pub ready_at_ms: Option<u64>,
+    /// It could not be started at all: the last lines are those of its launcher.
+    #[serde(default)]
+    pub start_failed: bool,
 }
 
 impl ExitRecord {
+    /// One that knows little.
+    pub fn bare(at_ms: u64, cause: Cause, code: Option<i32>, boot: u32) -> Self {
+        Self {
+            at_ms,
+            cause,
+            code,
+            boot,
+            last_lines: Vec::new(),
+            by: EndedBy::Unknown,
+            rung: None,
+            stop_took_ms: None,
+            launched_at_ms: 0,
+            ready_at_ms: None,
+            start_failed: false,
+        }
+    }
+
     /// The guest's record; `None` if it never ended.
     pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
         read_json(&paths.last_exit(guest))
@@ -113,6 +133,10 @@ impl ExitRecord {
     /// Why, in a few words: `panic: VFS: Unable to mount root fs`, `signal 9`, `power cut`.
     pub fn why(&self) -> String {
         match self.by {
+            _ if self.start_failed => match self.last_lines.last() {
+                Some(said) => said.clone(),
+                None => self.told(),
+            },
             EndedBy::Panic => match self.panic() {
                 Some(said) => format!("panic: {said}"),
                 None => "panic".to_owned(),
@@ -126,6 +150,7 @@ impl ExitRecord {
     pub fn how(&self) -> String {
         let took = self.stop_took_ms.unwrap_or(0) as f64 / 1000.0;
         match (self.by, self.cause, self.code) {
+            _ if self.start_failed => format!("it could not be started: {}", self.why()),
             (EndedBy::Guest, ..) => "it shut itself down".to_owned(),
             (EndedBy::Host, ..) => match self.rung.as_deref().unwrap_or("kill") {
                 "kill" => format!("killed after {took:.1} s"),
@@ -237,6 +262,27 @@ pub fn write_exit(
         stop_took_ms,
         launched_at_ms,
         ready_at_ms,
+        start_failed: false,
+    };
+    write_json(&paths.last_exit(guest), &record)?;
+    Ok(record)
+}
+
+/// Writes down that the guest could not be started, and what its launcher said last.
+pub fn write_failed_start(
+    paths: &Paths,
+    guest: &GuestName,
+    cause: Cause,
+    code: Option<i32>,
+    said: Vec<String>,
+) -> Result<ExitRecord> {
+    let (now, boot) = (now_ms(), logread::resolve(&paths.console(guest), 0).unwrap_or(0));
+    let record = ExitRecord {
+        last_lines: said,
+        by: EndedBy::Killed,
+        launched_at_ms: now,
+        start_failed: true,
+        ..ExitRecord::bare(now, cause, code, boot)
     };
     write_json(&paths.last_exit(guest), &record)?;
     Ok(record)
@@ -249,6 +295,11 @@ pub fn ended(paths: &Paths, guest: &GuestName, cause: Cause, code: Option<i32>) 
     let run = last_run(paths, guest);
     let run = run.filter(|run| told.is_none_or(|told| told.launched_at_ms != run.launched_at_ms));
     write_exit(paths, guest, run.map_or_else(now_ms, |run| run.launched_at_ms), cause, code)
+}
+
+/// When the guest's newest life was launched, in milliseconds since 1970; now, if there is none on record.
+pub fn last_launch(paths: &Paths, guest: &GuestName) -> u64 {
+    last_run(paths, guest).map_or_else(now_ms, |run| run.launched_at_ms)
 }
 
 fn last_run(paths: &Paths, guest: &GuestName) -> Option<RunRecord> {
@@ -267,17 +318,12 @@ fn cut_short(paths: &Paths, guest: &GuestName) -> Result<Option<ExitRecord>> {
     let written =
         newest.and_then(|segment| segment.path(&paths.console(guest)).metadata().ok()?.modified().ok());
     let since = written.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let at_ms = since.map_or(run.launched_at_ms, |d| d.as_millis() as u64).max(run.launched_at_ms);
     Ok(Some(ExitRecord {
-        at_ms: since.map_or(run.launched_at_ms, |d| d.as_millis() as u64).max(run.launched_at_ms),
-        cause: Cause::Unknown,
-        code: None,
-        boot,
         last_lines,
         by: EndedBy::PowerCut,
-        rung: None,
-        stop_took_ms: None,
         launched_at_ms: run.launched_at_ms,
-        ready_at_ms: None,
+        ..ExitRecord::bare(at_ms, Cause::Unknown, None, boot)
     }))
 }
 

@@ -13,6 +13,8 @@ pub enum Heard {
     Beat,
     /// The guest says how it is, in a few words; nothing, if it takes back what it said.
     Status(String),
+    /// The container's first process, by systemd-nspawn's account.
+    Leader(i32),
     /// A user-mode kernel has come up, and has not said anything on its console yet.
     KernelUp,
     /// The machine was reset: a guest that was there starts again.

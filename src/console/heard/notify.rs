@@ -42,7 +42,11 @@ fn lines(text: &[u8]) -> Vec<Heard> {
     each.filter_map(|said| match line(said).as_str() {
         "READY=1" | "ready" => Some(Heard::Ready),
         "WATCHDOG=1" | "heartbeat" => Some(Heard::Beat),
-        other => other.strip_prefix("STATUS=").map(|status| Heard::Status(status.to_owned())),
+        other => match other.split_once('=')? {
+            ("STATUS", status) => Some(Heard::Status(status.to_owned())),
+            ("X_NSPAWN_LEADER_PID", pid) => pid.parse().ok().map(Heard::Leader),
+            _ => None,
+        },
     })
     .collect()
 }
@@ -61,7 +65,7 @@ mod tests {
     fn a_service_managers_words_are_understood() {
         let said = b"READY=1\nSTATUS=Container running: Startup finished.\nWATCHDOG=1\nX_NSPAWN_LEADER_PID=7";
         let status = Heard::Status("Container running: Startup finished.".to_owned());
-        assert_eq!(understand(said), [Heard::Ready, status, Heard::Beat]);
+        assert_eq!(understand(said), [Heard::Ready, status, Heard::Beat, Heard::Leader(7)]);
         assert_eq!(understand(b"READY=0\nreadyish"), []);
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Run {
     pub(super) watch: Watch,
     pub(super) last_output_ms: Option<u64>,
     pub(super) ears: Ears,
+    /// The first process of a container, which outlives systemd-nspawn.
+    pub(super) leader: Option<OwnedFd>,
     /// When what was counted against the guest is forgotten.
     pub(super) settle_at: Option<Instant>,
     input: Vec<u8>,
@@ -80,6 +82,7 @@ impl Run {
             watch,
             last_output_ms: None,
             ears,
+            leader: None,
             settle_at: None,
             input: Vec::new(),
             input_deadline: None,

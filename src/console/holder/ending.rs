@@ -6,10 +6,11 @@ use crate::console::exit;
 use crate::console::logread::Event as Mark;
 use crate::console::now_ms;
 use crate::console::protocol::{Event, For};
-use crate::console::record::{Cause, EndedBy, ExitRecord, RunRecord, has_ended, write_exit};
+use crate::console::record::{Cause, ExitRecord, RunRecord, has_ended, write_exit};
 use crate::events::{self, What};
 use crate::host::files::Files;
-use crate::host::{Live, remains};
+use crate::host::{Live, processes, remains};
+use crate::names::GuestName;
 
 use super::recover::forget_terminal;
 use super::{Holder, keep};
@@ -30,6 +31,15 @@ impl Holder {
             if !self.take_output(id) {
                 break;
             }
+        }
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        if console.launch.is_some()
+            && let Some(run) = console.run.as_mut()
+        {
+            // A hypervisor that was killed leaves guest's processes behind, which would be in the way of the next start;
+            // under a service manager they are its business.
+            let leader: Vec<_> = run.leader.take().into_iter().collect();
+            processes::end(pid, &leader);
         }
         // QEMU says why it ends just before it does.
         self.machine_event(id, number, Instant::now());
@@ -59,28 +69,32 @@ impl Holder {
         self.relaunch_soon(id, started);
     }
 
-    /// The guest is not there any more and does not come back by itself: writes that down and tells everybody.
+    /// The guest is not there any more: writes that down and tells everybody.
     pub(super) fn gone(&mut self, id: u32, cause: Cause, code: Option<i32>) {
         let Some(console) = self.consoles.get_mut(&id) else { return };
-        let launched_at_ms = console.run.as_ref().map_or_else(now_ms, |r| r.record.launched_at_ms);
+        let (guest, boot) = (console.guest.clone(), console.log.boot());
+        let launched_at_ms = match &console.run {
+            Some(run) => run.record.launched_at_ms,
+            // Between two lives: the one before.
+            None => exit::last_launch(&self.paths, &guest),
+        };
         console.log.mark(Mark::Ended { cause, code });
+        let written = write_exit(&self.paths, &guest, launched_at_ms, cause, code);
+        self.over(id, written.unwrap_or_else(|e| unwritten(&guest, cause, code, boot, &e)));
+    }
+
+    /// The guest could not be started, and its launcher said this.
+    pub(super) fn failed_start(&mut self, id: u32, cause: Cause, code: Option<i32>, said: Vec<String>) {
+        let Some(console) = self.consoles.get(&id) else { return };
+        let (guest, boot) = (console.guest.clone(), console.log.boot());
+        let written = exit::write_failed_start(&self.paths, &guest, cause, code, said);
+        self.over(id, written.unwrap_or_else(|e| unwritten(&guest, cause, code, boot, &e)));
+    }
+
+    fn over(&mut self, id: u32, exit: ExitRecord) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
         let (guest, boot) = (console.guest.clone(), console.log.boot());
         console.next = None;
-        let exit = write_exit(&self.paths, &guest, launched_at_ms, cause, code).unwrap_or_else(|e| {
-            eprintln!("guest '{guest}': ignoring: {e:#}");
-            ExitRecord {
-                at_ms: now_ms(),
-                cause,
-                code,
-                boot,
-                last_lines: Vec::new(),
-                by: EndedBy::Unknown,
-                rung: None,
-                stop_took_ms: None,
-                launched_at_ms,
-                ready_at_ms: None,
-            }
-        });
         self.clear(id);
         let (by, how, rung) = (exit.by.name().to_owned(), exit.how(), exit.rung.clone());
         events::note(&self.paths, &guest, What::Stopped { by, how, rung });
@@ -140,4 +154,16 @@ impl Holder {
             }
         }
     }
+}
+
+/// What can be told of an end that could not be written down.
+fn unwritten(
+    guest: &GuestName,
+    cause: Cause,
+    code: Option<i32>,
+    boot: u32,
+    error: &anyhow::Error,
+) -> ExitRecord {
+    eprintln!("guest '{guest}': ignoring: {error:#}");
+    ExitRecord::bare(now_ms(), cause, code, boot)
 }

@@ -20,7 +20,7 @@ use crate::console::now_ms;
 use crate::console::ready::Watch;
 use crate::events::{self, What};
 use crate::host::files::Files;
-use crate::host::{Live, sockets};
+use crate::host::{Live, processes, sockets};
 use crate::paths::OWN;
 
 use super::{Holder, Token};
@@ -156,10 +156,13 @@ impl Holder {
             let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) else { return };
             let Some(notify) = run.ears.notify.as_mut().filter(|_| run.number == number) else { return };
             let Some(mut heard) = notify.next(now) else { break };
-            if run.record.backend != "uml" {
-                // Only a user-mode kernel speaks of itself here.
-                heard.retain(|said| matches!(said, Heard::Ready | Heard::Beat | Heard::Status(_)));
-            }
+            let (uml, nspawn) = (run.record.backend == "uml", run.record.backend == "nspawn");
+            heard.retain(|said| match said {
+                Heard::Ready | Heard::Beat | Heard::Status(_) => true,
+                Heard::Leader(_) => nspawn,
+                // A user-mode kernel speaks of itself here; nobody else may.
+                _ => uml,
+            });
             self.heard(id, heard, now);
         }
         let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) else { return };
@@ -220,6 +223,7 @@ impl Holder {
                         self.write_ready(id);
                     }
                 }
+                Heard::Leader(pid) => run.leader = processes::open_child(pid, run.record.pid),
                 // The first time it is the launch that is heard.
                 Heard::KernelUp | Heard::Reset if said_something => self.rebooted(id),
                 Heard::KernelUp | Heard::Reset => {}

@@ -102,7 +102,7 @@ impl Holder {
         if let Err(e) = self.launch(id, None) {
             let guest = self.consoles.get(&id).map(|c| c.guest.to_string()).unwrap_or_default();
             eprintln!("guest '{guest}': {e:#}");
-            self.gone(id, Cause::Unknown, None);
+            self.failed_start(id, Cause::Unknown, None, vec![format!("{e:#}")]);
         }
     }
 
@@ -134,6 +134,7 @@ impl Holder {
             (Cause::Signal, Some(signal)) => format!("was ended by signal {signal}"),
             (_, code) => format!("ended with status {}", code.unwrap_or(-1)),
         };
+        let lines: Vec<String> = said.split(" | ").map(str::to_owned).collect();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let why = format!("starting guest '{guest}': its launcher {how} before the guest was there{said}");
         eprintln!("{why}");
@@ -142,7 +143,7 @@ impl Holder {
                 conn.answer(&Answer::<()>::Error(why));
                 conn.settle(asked_by, &self.epoll, false);
             }
-            None => self.gone(id, cause, code),
+            None => self.failed_start(id, cause, code, lines),
         }
     }
 

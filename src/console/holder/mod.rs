@@ -16,6 +16,7 @@
 //!   ending.rs    the end of a guest
 //!   again.rs     starting one again that ended by itself
 //!   recover.rs   taking up what an earlier holder left
+//!   slim.rs      giving memory back
 //!   setup.rs     socket, lock, telling that we are there, detaching
 //! ```
 //!
@@ -34,6 +35,7 @@ mod reader;
 mod recover;
 mod requests;
 mod setup;
+mod slim;
 mod typing;
 
 use std::collections::BTreeMap;
@@ -123,6 +125,7 @@ struct Holder {
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
     next_conn: u32,
+    slim_due: Option<Instant>,
     ending: bool,
 }
 
@@ -134,6 +137,7 @@ pub fn run(paths: &Paths) -> Result<()> {
     let kept = keep::Kept::receive();
     let mut holder = setup::holder(paths, kept).with_context(what)?;
     setup::tell_ready().with_context(what)?;
+    holder.has_worked();
     holder.turn().with_context(what)
 }
 
@@ -184,13 +188,20 @@ impl Holder {
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self.consoles.values().filter_map(Console::timer).chain(self.health.due()).min()?;
+        let next = self
+            .consoles
+            .values()
+            .filter_map(Console::timer)
+            .chain(self.health.due())
+            .chain(self.slim_due)
+            .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
         self.heal(now);
+        self.slim(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {

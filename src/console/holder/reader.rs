@@ -1,7 +1,7 @@
 //! An attached client: a place in the log that moves on as fast as the client reads. Nothing is kept for it but one frame.
 
 use crate::console::logread::{At, read_at};
-use crate::console::protocol::{ClientState, Frames, Kind, Mode, Position};
+use crate::console::protocol::{ClientState, FRAME_BYTES, Frames, Kind, Mode, Position};
 use crate::console::record::ExitRecord;
 
 use super::Holder;
@@ -59,7 +59,15 @@ impl Conn {
 
     /// Sends what comes next, from the log; true if there is more.
     fn catch_up(&mut self, console: &Console) -> bool {
-        let mut buffer = [0; 16 << 10];
+        if !self.is_idle() {
+            return true;
+        }
+        let has_all = |a: &mut Attached| a.at >= console.end() && a.ends.is_none();
+        if self.attached().is_none_or(has_all) {
+            return false;
+        }
+        // On the stack it would be there for ever.
+        let mut buffer = vec![0; FRAME_BYTES];
         for _ in 0..FRAMES_A_TURN {
             if !self.is_idle() {
                 return true;

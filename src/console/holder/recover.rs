@@ -20,8 +20,8 @@ use crate::console::record::{Cause, ReadyRecord, RunRecord, has_ended, read_json
 use crate::console::restart::Restarts;
 use crate::console::{exit, now_ms};
 use crate::events::{self, What};
-use crate::host::Live;
 use crate::host::files::Files;
+use crate::host::{Live, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -209,7 +209,11 @@ impl Holder {
                 .ok(),
             machine: (record.backend == "qemu").then(|| Machine::new(self.paths.qmp_events(&console.guest))),
         };
-        let run = Run::new(record, number, master, pidfd, watch, ears);
+        let mut run = Run::new(record, number, master, pidfd, watch, ears);
+        if run.record.backend == "nspawn" {
+            // None yet, if it is just about to start one; then it says so itself.
+            run.leader = processes::children(run.record.pid).pop();
+        }
         epoll::add(&self.epoll, &run.master, Token::Master(id, number).data(), EventFlags::IN)
             .context("watching its terminal")?;
         epoll::add(&self.epoll, &run.pidfd, Token::Process(id, number).data(), EventFlags::IN)

@@ -6,8 +6,11 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::config::site::ReadyCheck;
+use crate::config::supervision::StopRung;
+use crate::console::exit::{self, marks::StopMark};
 use crate::console::log::Log;
 use crate::console::matches::Matches;
+use crate::console::now_ms;
 use crate::console::protocol::{Answer, ConsoleState, Event, For, Launch, Request, Settings};
 use crate::console::ready;
 use crate::console::record::{Cause, ExitRecord, ReadyState, RunRecord};
@@ -21,6 +24,7 @@ use super::console::Console;
 
 impl Holder {
     pub(super) fn request(&mut self, conn: u32, request: Request, fds: Vec<OwnedFd>) {
+        self.has_worked();
         let done = match request {
             Request::Adopt { guest, settings } => self.adopt(&guest, settings, fds).map(|()| Some(())),
             Request::Spawn { guest, launch, settings } => {
@@ -124,6 +128,9 @@ impl Holder {
             return Ok(());
         }
         if console.next.is_some() && console.run.is_none() {
+            let (launched_at_ms, now) = (exit::last_launch(&self.paths, guest), now_ms());
+            let rung = StopRung::Ask.name().to_owned();
+            StopMark { launched_at_ms, began_ms: now, rung, until_ms: 0 }.write(&self.paths, guest)?;
             self.gone(id, Cause::Unknown, None);
             return Ok(());
         }

@@ -63,6 +63,7 @@ pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<Holder> {
         consoles,
         conns,
         next_conn: 0,
+        slim_due: None,
         ending: false,
     };
     holder.recover().context("taking up running guests")?;

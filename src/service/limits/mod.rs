@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::backend::backend;
 use crate::backend::spec::Spec;
 use crate::config::limits::{Limit, Limits};
 use crate::console::record::RunRecord;
@@ -50,32 +51,45 @@ pub fn over(host: &dyn Host, paths: &Paths, guest: &GuestName, site: Limits) -> 
     Ok(Kept::read(host, paths, guest)?.over(site))
 }
 
-/// Limits the guest that the calling process is about to become, as far as no unit does it; its spec has the limits that
-/// hold ([`over`]). Call it when the guest's port is
-/// there and its run is on record. What cannot be limited is said on stderr, and keeps no guest from starting.
-pub fn at_launch(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -> Result<()> {
-    let limits = &spec.limits;
-    let mut problems = Vec::new();
-    if has_rates(limits) {
-        problems.extend(rate(host, spec, limits).err());
-    }
-    match keeper(paths)? {
-        Keeper::Nobody => problems.extend(enter(paths, spec, limits, run.pid).err()),
-        Keeper::Unit => problems.extend(of_loop_device(paths, spec, limits, run.pid).err()),
-        Keeper::Systemd => {}
+/// What has to be done before the guest's hypervisor runs, by a process of root's that is in the guest's unit, or, where no
+/// unit is, by the process that becomes the guest. The guest's disk must be nobody else's yet. What cannot be limited keeps
+/// no guest from starting: [`started`] says so.
+pub fn prepare(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<()> {
+    let limits = over(host, paths, &spec.guest, spec.limits)?;
+    if keeper(paths)? == Keeper::Nobody {
+        let pid = std::process::id().cast_signed();
+        say(enter(paths, spec, &limits, pid));
     }
     let writes = limits.disk_write_bytes.or(limits.disk_write_ops);
-    if writes.is_some() && loop_device(paths, spec, run.pid).is_none() && blockdev::below(&spec.disk).is_ok()
-    {
-        problems.extend(writeback::claim(&spec.disk).err());
+    if writes.is_some() && !backend(&spec.engine).wants_tree() && blockdev::below(&spec.disk).is_ok() {
+        say(writeback::claim(&spec.disk));
     }
-    for problem in problems {
-        eprintln!("ignoring: {problem:#}");
+    Ok(())
+}
+
+/// What can only be done when the guest's port is there and its process on record; by root. Says on stderr which limits do
+/// not hold.
+pub fn started(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -> Result<()> {
+    let limits = over(host, paths, &spec.guest, spec.limits)?;
+    if limits.net_in_bytes.or(limits.net_out_bytes).is_some() {
+        say(rate(host, spec, &limits));
     }
-    for ignored in ignored(paths, spec, limits, run) {
+    match keeper(paths)? {
+        // Its disk was not mounted before.
+        Keeper::Nobody => say(again(paths, spec, &limits, run.pid)),
+        Keeper::Unit => say(of_loop_device(paths, spec, &limits, run.pid)),
+        Keeper::Systemd => {}
+    }
+    for ignored in ignored(paths, spec, &limits, run) {
         eprintln!("ignoring limit {}: {}", ignored.limit, ignored.why);
     }
     Ok(())
+}
+
+fn say(done: Result<()>) {
+    if let Err(error) = done {
+        eprintln!("ignoring: {error:#}");
+    }
 }
 
 /// Makes these the limits of a running guest, at once.
@@ -86,10 +100,7 @@ pub fn apply(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord, limit
             to_unit(host, spec, limits)?;
             of_loop_device(paths, spec, limits, run.pid)
         }
-        Keeper::Nobody => match Tree::find() {
-            Ok(tree) if !tree.controllers().is_empty() => set(&tree, paths, spec, limits, run.pid),
-            _ => Ok(()),
-        },
+        Keeper::Nobody => again(paths, spec, limits, run.pid),
         Keeper::Systemd => Ok(()),
     }
 }
@@ -144,23 +155,28 @@ fn keeper(paths: &Paths) -> Result<Keeper> {
     })
 }
 
-fn has_rates(limits: &Limits) -> bool {
-    limits.net_in_bytes.is_some() || limits.net_out_bytes.is_some()
-}
-
 fn rate(host: &dyn Host, spec: &Spec, limits: &Limits) -> Result<()> {
     let rates = Rates { to_guest: limits.net_in_bytes, from_guest: limits.net_out_bytes };
     host.set_rates(spec.netns.as_deref(), &spec.tap, rates)
 }
 
 fn enter(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
-    match Tree::find() {
-        Ok(tree) if !tree.controllers().is_empty() => {
-            tree.enter(&paths.id(), spec.guest.as_str(), pid)?;
+    let Some(tree) = tree_with_controllers() else { return Ok(()) };
+    tree.enter(&paths.id(), spec.guest.as_str(), pid)?;
+    set(&tree, paths, spec, limits, pid)
+}
+
+fn again(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
+    match tree_with_controllers() {
+        Some(tree) if own_group(&tree, paths, &spec.guest, pid).is_some() => {
             set(&tree, paths, spec, limits, pid)
         }
         _ => Ok(()),
     }
+}
+
+fn tree_with_controllers() -> Option<Tree> {
+    Tree::find().ok().filter(|tree| !tree.controllers().is_empty())
 }
 
 fn set(tree: &Tree, paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {

@@ -1,0 +1,117 @@
+//! What there is to say about a guest beside its row in the table: why it is not as it was asked to be, and who ended it.
+
+use crate::console::now_ms;
+use crate::console::restart::Breaker;
+use crate::report::status::{GuestStatus, Observed, Readiness};
+use crate::service::desired::Desired;
+
+/// How much of a failed guest's console is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Enough to recognise it.
+    Short,
+    /// All that was kept.
+    Full,
+}
+
+const SHORT_LINES: usize = 5;
+
+/// The state in one word, for the table.
+pub fn state(guest: &GuestStatus) -> &'static str {
+    match (guest.desired, guest.observed, guest.ready) {
+        (_, Observed::Running, _) if guest.stopping.is_some() => "stopping",
+        (_, _, Readiness::Ready) => "ready",
+        (_, _, Readiness::Degraded) => "degraded",
+        (_, _, Readiness::Waiting) => "starting",
+        (_, Observed::Stopped, _) if is_waiting(guest) => "waiting",
+        (Desired::Running, Observed::Stopped, _) => "ended",
+        _ => "stopped",
+    }
+}
+
+fn is_waiting(guest: &GuestStatus) -> bool {
+    guest.observed == Observed::Stopped && guest.restarts.as_ref().is_some_and(|r| r.next_try_ms.is_some())
+}
+
+/// A line about the guest, and the end of its console if it failed; nothing if there is nothing to say.
+pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
+    let name = &guest.name;
+    match guest.observed {
+        Observed::Running => {
+            let told = running(guest, detail)?;
+            Some(format!("{name}: {told}\n"))
+        }
+        Observed::Stopped => {
+            let told = stopped(guest)?;
+            let failed = guest.desired == Desired::Running;
+            let lines = guest.last_exit.iter().flat_map(|exit| &exit.last_lines).collect::<Vec<_>>();
+            if !failed || lines.is_empty() {
+                return Some(format!("{name}: {told}\n"));
+            }
+            let shown = match detail {
+                Detail::Short => lines.len().min(SHORT_LINES),
+                Detail::Full => lines.len(),
+            };
+            let mut text = format!("{name}: {told}; its console said last:\n");
+            for line in &lines[lines.len() - shown..] {
+                text.push_str(&format!("  {line}\n"));
+            }
+            Some(text)
+        }
+    }
+}
+
+fn running(guest: &GuestStatus, detail: Detail) -> Option<String> {
+    if let Some(stop) = &guest.stopping {
+        let left = stop.until_ms.saturating_sub(now_ms()).div_ceil(1000);
+        return Some(match stop.until_ms {
+            0 => format!("stopping ({})", stop.rung),
+            _ => format!("stopping ({}, {left} s left for it)", stop.rung),
+        });
+    }
+    let says = guest.says.as_ref().map(|said| format!("; it says: {said}")).unwrap_or_default();
+    let missing = match guest.missing.as_slice() {
+        [] => String::new(),
+        missing => format!(" without {}", missing.join(", ")),
+    };
+    let try_of = match guest.restarts.as_ref().filter(|r| r.early_deaths > 0) {
+        Some(r) => format!(", after {} ({})", deaths(r.early_deaths), r.why),
+        None => String::new(),
+    };
+    match guest.ready {
+        Readiness::Degraded => Some(format!("degraded,{missing}{says}{try_of}")),
+        Readiness::Waiting if !says.is_empty() || !try_of.is_empty() => {
+            Some(format!("starting,{missing}{says}{try_of}"))
+        }
+        Readiness::Ready if detail == Detail::Full && !says.is_empty() => Some(format!("ready{says}")),
+        _ => None,
+    }
+}
+
+fn stopped(guest: &GuestStatus) -> Option<String> {
+    let exit = guest.last_exit.as_ref();
+    if let Some(restarts) = guest.restarts.as_ref().filter(|r| r.next_try_ms.is_some()) {
+        let seconds = restarts.wait(now_ms()).as_millis().div_ceil(1000);
+        let slowly = match restarts.breaker {
+            Breaker::Closed => "",
+            Breaker::Open | Breaker::HalfOpen => ", and one try each time",
+        };
+        let deaths = match restarts.early_deaths {
+            0 => String::new(),
+            many => format!(", {}{slowly}", deaths(many)),
+        };
+        return Some(format!("waiting: next try in {seconds} s ({}){deaths}", restarts.why));
+    }
+    match (guest.desired, exit) {
+        (Desired::Running, Some(exit)) => Some(format!("was to run, but stopped ({})", exit.how())),
+        (Desired::Stopped, Some(exit)) => Some(format!("stopped ({})", exit.how())),
+        (_, None) => None,
+    }
+}
+
+fn deaths(many: u32) -> String {
+    match many {
+        1 => "1 early death".to_owned(),
+        many => format!("{many} early deaths in a row"),
+    }
+}

@@ -1,0 +1,202 @@
+//! gridgate on a whole machine: Debian's own kernel and systemd, emulated. It takes minutes, so that only `make test-lab`,
+//! which prepares the machine's disks, runs it; elsewhere it is skipped.
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
+mod agent;
+#[path = "../support/installed.rs"]
+mod installed;
+mod lab;
+mod measure;
+
+use std::path::Path;
+use std::process::Command;
+
+use installed::Installed;
+use lab::{Lab, Setup};
+use measure::Guest;
+
+const RUNNING: [&str; 3] = ["running", "running", "ready"];
+/// In the order in which they start: two containers, then one under user-mode Linux.
+const GUESTS: [&str; 3] = ["ce", "se", "wn"];
+/// All that is active after a boot.
+const UNITS: [&str; 9] = [
+    "gridgate-console.service",
+    "gridgate-guest@ce.service",
+    "gridgate-guest@se.service",
+    "gridgate-guest@wn.service",
+    "gridgate-network.service",
+    "gridgate-ready@ce.service",
+    "gridgate-ready@se.service",
+    "gridgate-ready@wn.service",
+    "gridgate.target",
+];
+
+const SITE: &str = r#"
+    name = "lab"
+    [defaults]
+    image = "debian-12"
+    backend = "nspawn"
+    memory = "192M"
+    disk = "1G"
+    ready_timeout = "10min"
+    [networks.lan]
+    mode = "nat"
+    subnet = "10.77.0.0/24"
+    gateway = "10.77.0.1"
+    bridge = "gg-lan"
+"#;
+
+/// Each guest after the one before.
+fn three_guests(machine: &Setup<'_>) {
+    machine.file("etc/gridgate/site.toml", SITE);
+    machine.file("etc/gridgate/guests/ce.toml", "role = 'ce'");
+    machine.file("etc/gridgate/guests/se.toml", "role = 'se'\nafter = ['ce']");
+    machine.file("etc/gridgate/guests/wn.toml", "role = 'wn'\nafter = ['se']\nbackend = 'uml'");
+}
+
+#[test]
+fn a_box_brings_its_guests_up_loses_power_and_shuts_down() {
+    let Some(mut lab) = Lab::configure("life", three_guests) else { return };
+    lab.boot();
+    lab.tell("gridgate up");
+    lab.tell("systemctl enable gridgate.target");
+    the_guests_came_up_in_their_order(&lab);
+    user_mode_linux_runs_its_guest_under_seccomp(&lab);
+    for guest in GUESTS {
+        lab.tell(&format!("gridgate ssh {guest} 'echo kept >/root/word && sync'"));
+    }
+
+    lab.tell("echo lost >/root/word");
+    lab.power_cut();
+    lab.boot();
+    lab.tell("gridgate wait wn");
+    the_guests_came_up_in_their_order(&lab);
+    assert_eq!(lab.active_units(), UNITS);
+    assert_eq!(lab.run("test -s /root/word").status, 1, "the power cut took what was not on the disk");
+    for guest in GUESTS {
+        assert_eq!(lab.guest(guest)["last_exit"]["by"], "power-cut", "{guest}");
+        lab.tell(&format!("gridgate console {guest} --log --boot -1 | grep '{guest} login:'"));
+    }
+    assert_eq!(lab.tell("gridgate gc"), "", "what was left behind");
+
+    lab.shut_down();
+    lab.look(each_guest_was_asked_and_left_in_order);
+}
+
+fn the_guests_came_up_in_their_order(lab: &Lab) {
+    for guest in GUESTS {
+        assert_eq!(lab.status(guest), RUNNING, "{guest}");
+    }
+    for pair in GUESTS.windows(2) {
+        let ready = lab.moment(&format!("gridgate-ready@{}", pair[0]), "ActiveEnterTimestampMonotonic");
+        let started = lab.moment(&format!("gridgate-guest@{}", pair[1]), "ExecMainStartTimestampMonotonic");
+        assert!(started >= ready, "{pair:?}: ready at {ready} us, the next started at {started} us");
+    }
+}
+
+/// Its other way, which is slower, traces the processes of the guest.
+fn user_mode_linux_runs_its_guest_under_seccomp(lab: &Lab) {
+    let pid = lab.guest("wn")["pid"].to_string();
+    let programs = format!("for pid in $(cat /proc/{pid}/task/*/children); do cat /proc/$pid/status; done");
+    let said = lab.tell(&format!(
+        "{programs} | sed -n '/^Name:.uml-userspace/,/^Seccomp:/ {{ /Seccomp:/p; /TracerPid:/p }}'"
+    ));
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines, ["Seccomp:\t2", "TracerPid:\t0"]);
+}
+
+/// A guest's disk, without its host's help.
+fn printed(disk: &Path, path: &str) -> String {
+    let output = Command::new("debugfs").args(["-R", &format!("cat {path}")]).arg(disk).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn each_guest_was_asked_and_left_in_order(tree: &Path) {
+    let guests = tree.join("var/lib/gridgate/guests");
+    let record = |guest: &str, file: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(guests.join(guest).join(file)).unwrap()).unwrap()
+    };
+    for guest in GUESTS {
+        assert_eq!(record(guest, "last-stop.json")["rung"], "asked", "{guest}");
+        assert_eq!(
+            (&record(guest, "last-exit.json")["cause"], &record(guest, "last-exit.json")["code"]),
+            (&"exit".into(), &0.into())
+        );
+        let disk = guests.join(guest).join("disk");
+        assert_eq!(printed(&disk, "/root/word"), "kept\n", "{guest}");
+        let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(&disk).output().unwrap();
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&checked.stdout),
+            String::from_utf8_lossy(&checked.stderr)
+        );
+        assert!(checked.status.success() && !said.contains("recovery"), "{guest}: {said}");
+    }
+    for pair in GUESTS.windows(2) {
+        let [first, last] =
+            [pair[0], pair[1]].map(|guest| record(guest, "last-exit.json")["at_ms"].as_u64().unwrap());
+        assert!(last <= first, "{pair:?} ended at {first} ms and {last} ms");
+    }
+}
+
+/// One container, and nothing that takes time from it.
+fn one_guest(machine: &Setup<'_>) {
+    machine.file("etc/gridgate/site.toml", SITE);
+    machine.file("etc/gridgate/guests/ce.toml", "role = 'ce'\n[limits]\npids = 60");
+}
+
+#[test]
+fn every_limit_bites() {
+    let Some(mut lab) = Lab::configure("limits", one_guest) else { return };
+    lab.boot();
+    lab.tell("gridgate up");
+    let ce = Guest::of(&lab, "ce");
+    let without_and_with = |limit: &str, measure: &dyn Fn() -> f64| {
+        let without = measure();
+        lab.tell(&format!("gridgate limit ce {limit}"));
+        let with = measure();
+        let key = limit.split('=').next().unwrap();
+        lab.tell(&format!("gridgate limit ce {key}=none"));
+        eprintln!("{limit}: {with:.2} instead of {without:.2}");
+        (without, with)
+    };
+    // A limit holds if it lets through what it says, give or take, and the guest would have taken much more.
+    let holds = |limit: &str, amount: f64, measure: &dyn Fn() -> f64| {
+        let (without, with) = without_and_with(limit, measure);
+        assert!(without > 2.0 * amount, "{limit}: without it only {without}");
+        assert!((0.4 * amount..1.3 * amount).contains(&with), "{limit}: {with} with it, {without} without");
+    };
+    holds("cpu=20%", 0.2, &|| ce.processors());
+    holds("disk_write=1M", f64::from(1 << 20), &|| ce.disk("wbytes"));
+    holds("disk_read=1M", f64::from(1 << 20), &|| ce.disk("rbytes"));
+    holds("disk_write_ops=20", 20.0, &|| ce.disk("wios"));
+    holds("disk_read_ops=20", 20.0, &|| ce.disk("rios"));
+    holds("net_in=256K", f64::from(256 << 10), &|| ce.received());
+    holds("net_out=256K", f64::from(256 << 10), &|| ce.sent("gg-lan", "10.77.0.1"));
+    no_more_processes_than_the_site_says(&lab, &ce);
+    no_more_memory_than_was_said(&lab, &ce);
+    assert_eq!(lab.status("ce"), RUNNING);
+}
+
+fn no_more_processes_than_the_site_says(lab: &Lab, ce: &Guest<'_>) {
+    let many = "i=0; while [ $i -lt 100 ]; do sleep 300 >/dev/null 2>&1 & i=$((i + 1)); done";
+    let ran = ce.run(many);
+    assert!(ran.stderr.contains("Cannot fork"), "{ran:?}");
+    let left = ce.counted("pids.current", "");
+    assert!((50..60).contains(&left), "{left} processes");
+    ce.end_all();
+    lab.tell("gridgate limit ce pids=none");
+    assert_eq!(ce.run(many).status, 0);
+    ce.end_all();
+}
+
+fn no_more_memory_than_was_said(lab: &Lab, ce: &Guest<'_>) {
+    let hold = || ce.run("head -c 200M /dev/zero | tail -c 200M | wc -c").stdout;
+    assert_eq!(hold(), (200 << 20).to_string());
+    lab.tell("gridgate limit ce memory=128M");
+    assert_eq!(hold(), "0");
+    assert_eq!(ce.counted("memory.events", "oom_kill"), 1);
+    assert!(ce.counted("memory.current", "") <= 128 << 20);
+}
