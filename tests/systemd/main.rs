@@ -4,12 +4,13 @@
 
 #[path = "../support/installed.rs"]
 mod installed;
+mod alone;
 mod machine;
 #[path = "../support/take_over.rs"]
 mod take_over;
 
 use installed::Installed;
-use machine::{Machine, with_machine};
+use machine::{Machine, Release, with_machine};
 
 const RUNNING: [&str; 3] = ["running", "running", "ready"];
 const STOPPED: [&str; 3] = ["stopped", "stopped", "no"];
@@ -27,7 +28,7 @@ const NETNS: &str = "ls /run/gridgate/*/netns";
 
 /// A machine that is up, and its two guests.
 fn with_guests(test: impl FnOnce(&mut Machine) + Send) {
-    with_machine(|machine| {
+    with_machine(Release::Debian12, |machine| {
         machine.two_guests();
         machine.boot();
         machine.tell("gridgate up");
