@@ -306,3 +306,19 @@ fn without_a_terminal_it_says_so() {
         "gridgate: --all needs a terminal, and stdin is none\nhint: gridgate console GUEST --log --follow works without one\n"
     );
 }
+
+#[test]
+fn a_guest_that_floods_its_console_keeps_nobody_waiting() {
+    let Some(mut site) = Site::new() else { return };
+    // Seven bytes that make five hundred characters, without end, and plain text in the other.
+    site.guest("ce", "exec yes \"$(printf 'A\\033[500b')\"", Settings::default());
+    site.guest("se", "while read line; do echo \"got $line\"; done", Settings::default());
+    let mut user = User::of(&site, &["ce", "se"], &[]);
+    user.sees_text("AAAA");
+    user.types(b"2i");
+    user.sees_text("you type in se");
+    user.types(b"hello\n");
+    user.sees_text("got hello");
+    user.types(b"\x1dq");
+    assert_eq!(user.ends(), Some(0));
+}

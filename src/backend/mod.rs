@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::console::heard::vsock::Vsock;
 use crate::host::programs::Program;
 pub use crate::paths::OWN;
 use spec::{Engine, Spec};
@@ -48,6 +49,8 @@ pub struct Wires {
     pub run_dir: PathBuf,
     /// Where the guest's root filesystem is mounted, for a backend that wants it so.
     pub tree: Option<PathBuf>,
+    /// How a whole machine says how it is, if it is to and this host can hear it.
+    pub vsock: Option<Vsock>,
 }
 
 /// What a guest, or what runs it, can be told on the way to its end.

@@ -85,6 +85,7 @@ mod tests {
             plug: Plug::Namespace(9),
             run_dir: "/run/g/ce".into(),
             tree: Some("/run/g/ce/root".into()),
+            vsock: None,
         };
         assert_eq!(
             Nspawn.program(&spec(Engine::Nspawn), &wires).typed(),

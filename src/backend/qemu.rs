@@ -59,6 +59,12 @@ impl Backend for Qemu {
                 .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={}", spec.mac)]);
         }
         let socket = |name: &str| comma_safe(&wires.run_dir.join(OWN).join(name).to_string_lossy());
+        if let Some(vsock) = wires.vsock {
+            let credential = format!("io.systemd.credential:vmm.notify_socket={}", vsock.notify_socket());
+            program = program
+                .args(["-device", &format!("vhost-vsock-pci,guest-cid={}", vsock.cid)])
+                .args(["-smbios", &format!("type=11,value={credential}")]);
+        }
         program
             // signal=off: Ctrl-C on the console is the guest's.
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
@@ -118,7 +124,7 @@ mod tests {
 
     fn typed(kvm: bool) -> String {
         let spec = spec(Engine::Qemu { kvm, kernel: "/i/vmlinuz".into(), initrd: "/i/initrd".into() });
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
+        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         Qemu.program(&spec, &wires).typed()
     }
 
@@ -149,7 +155,7 @@ mod tests {
         let mut spec =
             spec(Engine::Qemu { kvm: false, kernel: "/i/vmlinuz".into(), initrd: "/i/initrd".into() });
         spec.limits.memory_bytes = Some(512 << 20);
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
+        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         assert!(Qemu.program(&spec, &wires).typed().contains("-accel tcg,tb-size=160 -cpu max"));
     }
 

@@ -83,7 +83,7 @@ mod tests {
     fn a_guest_becomes_one_command_line() {
         let mut spec = spec(Engine::Uml { kernel: "/k/linux".into() });
         spec.kernel_args = "quiet  loglevel=3".to_owned();
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None };
+        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
             "/k/linux mem=256M ubd0s=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{Context, Exit, up};
+use crate::config::lenient;
 use crate::facts;
 use crate::network;
 use crate::plan;
@@ -27,7 +28,8 @@ pub enum What {
 
 /// Takes no lock: `up` and `down` call systemd, which calls this, while they hold it.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    let site = context.site()?;
+    // A guest whose file is wrong is no reason to leave the others without their network.
+    let site = lenient::load(&context.paths.site, &context.load_options()).site;
     let found = facts::network::gather(&context.host, &context.paths)?;
     let id = context.paths.id();
     let steps = match args.what {

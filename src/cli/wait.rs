@@ -40,6 +40,9 @@ pub enum State {
 /// There is nobody to ask about a site that is down, and nothing to wait on until somebody brings it up.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How late it is noticed that there is no holder to wait for any more.
+const SLICE: Duration = Duration::from_millis(500);
+
 /// Exit 0 when it is so, 3 when the time is over, or when a guest ends that was to become ready.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     context.was_here(&args.guest)?;
@@ -63,8 +66,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         State::Ready => For::Ready,
         State::Stopped => For::Stopped,
     };
-    let left = limit.saturating_sub(started.elapsed());
-    match (what, client::wait_event(&context.paths, guest, what, None, left)?) {
+    let event = loop {
+        let left = limit.saturating_sub(started.elapsed());
+        let event = client::wait_event(&context.paths, guest, what, None, left.min(SLICE))?;
+        if event.is_some() || left <= SLICE {
+            break event;
+        }
+        // One that was just being killed may still have answered above.
+        context.revive_holder()?;
+    };
+    match (what, event) {
         (For::Ready, Some(Event::Stopped(exit))) => {
             let how = exit.map_or_else(|| "ended".to_owned(), |exit| exit.told());
             let hint = format!("hint: see why with: gridgate console {guest} --log");

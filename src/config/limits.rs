@@ -157,7 +157,7 @@ impl Limit {
             Self::Memory => (32 << 20, 1 << 45),
             // PID_MAX_LIMIT of linux/threads.h. QEMU has a dozen threads.
             Self::Pids => (16, 1 << 22),
-            Self::DiskRead | Self::DiskWrite => (64 << 10, 1 << 40),
+            Self::DiskRead | Self::DiskWrite => (256 << 10, 1 << 40),
             Self::DiskReadOps | Self::DiskWriteOps => (1, 1 << 30),
             // Four full packets a second.
             Self::NetIn | Self::NetOut => (6 << 10, 1 << 40),

@@ -1,6 +1,7 @@
 //! One guest's console: what it said, how the guest is, how it is connected.
 
 use crate::console::exit::ExitRecord;
+use crate::console::now_ms;
 use crate::console::protocol::{ConsoleState, Greeting, Kind, Mode, Position};
 use crate::names::GuestName;
 use crate::report::sentences;
@@ -111,9 +112,14 @@ impl Pane {
     pub fn looked(&mut self, status: &GuestStatus, console: Option<&ConsoleState>) {
         self.running = status.observed == Observed::Running;
         self.state = sentences::state(status).to_owned();
-        if let (Observed::Stopped, Some(exit)) = (status.observed, &status.last_exit) {
-            let why = Some(exit.why()).filter(|why| *why != "ended");
-            self.state.extend(why.map(|why| format!(" ({why})")));
+        if status.observed == Observed::Stopped {
+            let next_try = status.restarts.as_ref().filter(|restarts| restarts.next_try_ms.is_some());
+            let next_try = next_try.map(|r| format!("{} s", r.wait(now_ms()).as_millis().div_ceil(1000)));
+            let why = status.last_exit.as_ref().map(ExitRecord::why).filter(|why| why != "ended");
+            let told: Vec<String> = next_try.into_iter().chain(why).collect();
+            if !told.is_empty() {
+                self.state = format!("{} ({})", self.state, told.join(", "));
+            }
         }
         self.tone = match (status.ready, status.desired) {
             (Readiness::Ready, _) => Tone::Good,

@@ -50,11 +50,11 @@ pub fn hand_over(paths: &Paths, spec: &Spec) -> Result<()> {
     let mut spec = spec.clone();
     spec.limits = limits::over(&Live, paths, &spec.guest, spec.limits)?;
     let spec = &spec;
-    limits::prepare(&Live, paths, spec)?;
     quarters::clean(paths, &spec.guest)?;
     let uid = users::dynamic(&generate::user(&spec.guest))?;
     quarters::furnish(paths, spec, uid)?;
     quarters::check(spec, uid)?;
+    limits::prepare(&Live, paths, spec)?;
     let tap = until(|| launch::plug(&Live, paths, spec))?;
     notify::store(TAP, tap.as_fd())?;
     notify::settle()

@@ -22,7 +22,9 @@ use rustix::thread::UnshareFlags;
 
 use crate::backend::spec::Spec;
 use crate::backend::{Plug, PlugKind, Wires, backend};
+use crate::config::site::ReadyCheck;
 use crate::console::client;
+use crate::console::heard::vsock::{self, Vsock};
 use crate::console::record::RunRecord;
 use crate::host::net::Port;
 use crate::host::programs::Program;
@@ -73,7 +75,9 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
         PlugKind::Tap => Plug::Tap(cable.as_raw_fd()),
         PlugKind::Namespace => Plug::Namespace(cable.as_raw_fd()),
     };
-    let wires = Wires { plug, run_dir: paths.run_guest(guest), tree };
+    let speaks = |check: &ReadyCheck| matches!(check, ReadyCheck::Notify | ReadyCheck::Heartbeat(_));
+    let vsock = (spec.ready.iter().any(speaks) && vsock::is_possible()).then(|| Vsock::of(paths, guest));
+    let wires = Wires { plug, run_dir: paths.run_guest(guest), tree, vsock };
     let program = backend.program(&spec, &wires);
     // Later there is nobody who could take back what has been told by then.
     std::fs::metadata(program.command().get_program())

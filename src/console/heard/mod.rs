@@ -3,6 +3,7 @@
 
 pub mod notify;
 pub mod qmp;
+pub mod vsock;
 
 /// Something that was heard.
 #[derive(Debug, Clone, PartialEq, Eq)]

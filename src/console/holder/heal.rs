@@ -124,6 +124,7 @@ impl Holder {
             }
             self.write_console_record(id)?;
             self.write_ready(id);
+            self.hear_again(id)?;
         }
         self.health.watch(&paths)
     }

@@ -151,6 +151,17 @@ impl Holder {
         self.ears_tick(id, Instant::now());
     }
 
+    /// Makes a guest's socket again if somebody has removed it.
+    pub(super) fn hear_again(&mut self, id: u32) -> Result<()> {
+        let Some(console) = self.consoles.get_mut(&id) else { return Ok(()) };
+        let path = self.paths.notify_socket(&console.guest);
+        let Some(run) = console.run.as_mut().filter(|_| !path.exists()) else { return Ok(()) };
+        // Dropping the old one takes it out of epoll(7).
+        run.ears.notify = Some(Notify::bind(&path)?);
+        self.listen_to(id);
+        Ok(())
+    }
+
     pub(super) fn notify_event(&mut self, id: u32, number: u16, now: Instant) {
         loop {
             let Some(run) = self.consoles.get_mut(&id).and_then(|c| c.run.as_mut()) else { return };

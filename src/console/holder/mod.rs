@@ -36,6 +36,7 @@ mod recover;
 mod requests;
 mod setup;
 mod slim;
+mod vsock;
 mod typing;
 
 use std::collections::BTreeMap;
@@ -74,6 +75,10 @@ enum Token {
     Notify(u32, u16),
     /// QEMU's events.
     Machine(u32, u16),
+    /// Machines call here.
+    Switchboard,
+    /// A machine that says something.
+    Talker(u32),
     /// The run directory.
     Health,
 }
@@ -90,6 +95,8 @@ impl Token {
             Token::Attempt(id, index) => (6, id, index),
             Token::Notify(id, run) => (7, id, run),
             Token::Machine(id, run) => (8, id, run),
+            Token::Switchboard => (10, 0, 0),
+            Token::Talker(number) => (11, number, 0),
             Token::Health => (9, 0, 0),
         };
         EventData::new_u64((kind << 48) | (u64::from(id) << 16) | u64::from(sub))
@@ -108,6 +115,8 @@ impl Token {
             6 => Token::Attempt(id, sub),
             7 => Token::Notify(id, sub),
             8 => Token::Machine(id, sub),
+            10 => Token::Switchboard,
+            11 => Token::Talker(id),
             9 => Token::Health,
             _ => return None,
         })
@@ -124,6 +133,7 @@ struct Holder {
     health: heal::Health,
     consoles: BTreeMap<u32, Console>,
     conns: BTreeMap<u32, Conn>,
+    switchboard: vsock::Switchboard,
     next_conn: u32,
     slim_due: Option<Instant>,
     ending: bool,
@@ -184,17 +194,14 @@ impl Holder {
             }
             Token::Notify(id, run) => self.notify_event(id, run, Instant::now()),
             Token::Machine(id, run) => self.machine_event(id, run, Instant::now()),
+            Token::Switchboard => self.somebody_calls(),
+            Token::Talker(number) => self.talks(number, Instant::now()),
         }
     }
 
     fn timeout(&self) -> Option<std::time::Duration> {
-        let next = self
-            .consoles
-            .values()
-            .filter_map(Console::timer)
-            .chain(self.health.due())
-            .chain(self.slim_due)
-            .min()?;
+        let others = [self.health.due(), self.slim_due, self.switchboard.timer()].into_iter().flatten();
+        let next = self.consoles.values().filter_map(Console::timer).chain(others).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -202,6 +209,7 @@ impl Holder {
         let now = Instant::now();
         self.heal(now);
         self.slim(now);
+        self.talk_tick(now);
         let due = |c: &Console| c.timer().is_some_and(|t| t <= now);
         let due: Vec<u32> = self.consoles.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
         for id in due {

@@ -226,6 +226,7 @@ impl Holder {
         });
         self.write_console_record(id)?;
         self.listen_to(id);
+        self.expect_talk(id);
         self.write_ready(id);
         self.conclude(id);
         if let Some((asked_by, conn)) = asked_by.and_then(|a| Some((a, self.conns.get_mut(&a)?))) {

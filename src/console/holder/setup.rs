@@ -23,6 +23,7 @@ use crate::paths::Paths;
 
 use super::heal::Health;
 use super::keep::Kept;
+use super::vsock::Switchboard;
 use super::{Holder, Token, recover};
 
 /// A detached holder's log is begun anew when it has become longer than this.
@@ -62,6 +63,7 @@ pub(super) fn holder(paths: &Paths, kept: Kept) -> Result<Holder> {
         health,
         consoles,
         conns,
+        switchboard: Switchboard::default(),
         next_conn: 0,
         slim_due: None,
         ending: false,

@@ -3,7 +3,9 @@
 use super::*;
 use crate::console::attach::Escape;
 use crate::console::exit::{Cause, EndedBy, ExitRecord};
+use crate::console::now_ms;
 use crate::console::protocol::{Kind, Position as At};
+use crate::console::restart::Restarts;
 use crate::panes::app::Options;
 use crate::panes::fixture::{console, greeting, status};
 use crate::panes::layout::Size;
@@ -157,4 +159,19 @@ fn a_wide_character_that_does_not_fit_is_left_out() {
     app.frame(0, Kind::Live, format!("\r\n{}中\x1b[1;31mred", "x".repeat(40)).as_bytes(), 0);
     let rows = text(&mut app);
     assert_eq!(rows[3..5], ["x".repeat(40), "中 red".to_owned()]);
+}
+
+#[test]
+fn a_guest_that_waits_for_its_next_try_says_for_how_long() {
+    let mut app = site(100, 13);
+    let mut waiting = status("se", None);
+    waiting.last_exit = None;
+    waiting.restarts = Some(Restarts {
+        // Further away than the whole wait, as after a clock that was set back.
+        next_try_ms: Some(now_ms() + 3_600_000),
+        wait_ms: 30_000,
+        ..Restarts::default()
+    });
+    app.looked(&[waiting], Some(Vec::new()));
+    assert!(text(&mut app)[0].ends_with("2 se  waiting (30 s)"), "{}", text(&mut app)[0]);
 }

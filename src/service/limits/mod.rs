@@ -56,13 +56,23 @@ pub fn over(host: &dyn Host, paths: &Paths, guest: &GuestName, site: Limits) -> 
 /// no guest from starting: [`started`] says so.
 pub fn prepare(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<()> {
     let limits = over(host, paths, &spec.guest, spec.limits)?;
+    let pid = std::process::id().cast_signed();
     if keeper(paths)? == Keeper::Nobody {
-        let pid = std::process::id().cast_signed();
         say(enter(paths, spec, &limits, pid));
     }
-    let writes = limits.disk_write_bytes.or(limits.disk_write_ops);
-    if writes.is_some() && !backend(&spec.engine).wants_tree() && blockdev::below(&spec.disk).is_ok() {
-        say(writeback::claim(&spec.disk));
+    let writes = limits.disk_write_bytes.or(limits.disk_write_ops).is_some();
+    let group = tree_with_controllers().and_then(|tree| own_group(&tree, paths, &spec.guest, pid));
+    if let Some(group) = group.filter(|group| group.join("io.max").exists())
+        && writes
+        && !backend(&spec.engine).wants_tree()
+    {
+        say(writeback::claim(&spec.disk, &group).and_then(|claimed| {
+            anyhow::ensure!(
+                claimed,
+                "the guest's writes are not on its own account yet, and not limited so long"
+            );
+            Ok(())
+        }));
     }
     Ok(())
 }
