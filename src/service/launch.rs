@@ -117,13 +117,7 @@ fn exec(spec: &Spec, program: Program, terminal: &Terminal, user: Option<u32>) -
     }
     // systemd notices by itself when it is not told; there is nobody else to tell.
     let _ = notify::tell(&format!("READY=1\nSTATUS=runs by {}", spec.engine));
-    let mut command = program.command();
-    if quarters::has_user(spec) {
-        for name in notify::VARIABLES {
-            command.env_remove(name);
-        }
-    }
-    anyhow::Error::from(command.exec()).context(format!("running '{}'", program.name))
+    anyhow::Error::from(program.command().exec()).context(format!("running '{}'", program.name))
 }
 
 /// Why the guest could not even be prepared, as it was told before.
