@@ -48,7 +48,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     }
     for name in host.list(&paths.run.join("guests"))? {
         let Ok(guest) = name.parse::<GuestName>() else { continue };
-        if RunRecord::read(paths, &guest)?.is_none_or(|record| !record.is_alive()) {
+        let gone = RunRecord::read(paths, &guest)?.is_none_or(|record| !record.is_alive());
+        if gone && !direct::is_waiting(paths, &guest) {
             files.push(paths.run_guest(&guest));
         }
     }

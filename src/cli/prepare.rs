@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{Context, Exit, up};
 use crate::backend::spec::Spec;
 use crate::config::lenient;
 use crate::config::site::{Guest, Site};
 use crate::console::now_ms;
-use crate::console::record::{ReadyRecord, ReadyState, RunRecord};
 use crate::console::restart::Restarts;
 use crate::facts::{self, Facts};
 use crate::host::files::Files;
@@ -17,7 +16,7 @@ use crate::host::{notify, programs};
 use crate::names::GuestName;
 use crate::plan::{self, Plan};
 use crate::progress;
-use crate::service::{generate, handover};
+use crate::service::{self, generate, handover};
 
 /// Succeeds even if the guest cannot be started: then its process is given the reason, and fails with it.
 pub fn run(guest: &GuestName, context: &Context) -> Result<Exit> {
@@ -117,28 +116,13 @@ fn automatic(guest: &GuestName, context: &Context) -> Result<bool> {
     Ok(context.host.run(&show)?.text() != "0")
 }
 
-/// Counted from when those that it waits for were ready; without any, from when the console holder was there.
+/// One that systemd starts again has waited for its delay before.
 fn wait_for_delay(spec: &Spec, context: &Context) -> Result<()> {
-    let (delay, paths) = (spec.supervision.delay, &context.paths);
-    if delay.is_zero() || automatic(&spec.guest, context)? {
+    let left = service::delay_left(&context.paths, spec)?;
+    if left.is_zero() || automatic(&spec.guest, context)? {
         return Ok(());
     }
-    let mut since = None;
-    for other in &spec.waits_for {
-        let runs = RunRecord::read(paths, other)?.is_some_and(|run| run.is_alive());
-        let ready = ReadyRecord::read(paths, other)?.filter(|ready| runs && ready.state == ReadyState::Ready);
-        since = since.max(ready.map(|ready| ready.at_ms));
-    }
-    let holder = || {
-        let made = std::fs::metadata(paths.holder_socket()).and_then(|meta| meta.modified()).ok()?;
-        let since = made.duration_since(std::time::UNIX_EPOCH).ok()?;
-        u64::try_from(since.as_millis()).ok()
-    };
-    let since = since.or_else(holder).context("finding when the console holder began")?;
-    let whole = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    // A clock that jumps makes nobody wait longer than the whole delay.
-    let left = (since.saturating_add(whole)).saturating_sub(now_ms()).min(whole);
-    wait(Duration::from_millis(left), |left| format!("starts in {left}, as its delay has it"))
+    wait(left, |left| format!("starts in {left}, as its delay has it"))
 }
 
 /// Says how long is left, once a second at first and less often later, so that a long wait costs nothing.

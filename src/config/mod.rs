@@ -74,7 +74,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let images = vec![shipped::IMAGE.to_owned()];
+        let images = shipped::IMAGES.map(str::to_owned).to_vec();
         Self { set: Vec::new(), rehearsal: false, images, image_dirs: Vec::new() }
     }
 }

@@ -8,8 +8,8 @@ use super::tree::{Kind, Table, Value};
 /// Node profiles that need no file in the site.
 pub const PROFILES: &[&str] = &["base", "ce", "se", "ui", "wn", "install"];
 
-/// The golden image that guests have unless they ask for another one.
-pub const IMAGE: &str = "debian-12";
+/// Golden images whose definitions come along.
+pub const IMAGES: [&str; 2] = ["debian-12", "debian-13"];
 
 /// Shipped defaults and roles.
 #[derive(Debug)]
@@ -72,6 +72,6 @@ mod tests {
         }
         assert_eq!(problems.to_string(), "");
         assert_eq!(shipped.roles.entries.len(), 5);
-        assert_eq!(shipped.defaults.get("image").and_then(|e| e.value.text()), Some(IMAGE));
+        assert_eq!(shipped.defaults.get("image").and_then(|e| e.value.text()), Some(IMAGES[0]));
     }
 }

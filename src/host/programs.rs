@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::notify;
+
 /// A program to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Program {
@@ -95,6 +97,10 @@ impl Program {
     /// root shell whose `$PATH` lacks the sbin directories is common.
     pub fn command(&self) -> Command {
         let mut command = Command::new(find(&self.name).unwrap_or_else(|| PathBuf::from(&self.name)));
+        // What a service manager told this process is not for others.
+        for name in notify::VARIABLES {
+            command.env_remove(name);
+        }
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -230,7 +230,10 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// Definitions that come with the program, for when none is installed beside it.
-const SHIPPED: [(&str, &str); 1] = [("debian-12", include_str!("../../images/debian-12.toml"))];
+const SHIPPED: [(&str, &str); 2] = [
+    ("debian-12", include_str!("../../images/debian-12.toml")),
+    ("debian-13", include_str!("../../images/debian-13.toml")),
+];
 
 /// The definition of that name: the site's own (`SITE/images/`), else an installed one (`PREFIX/share/gridgate/images/`
 /// where the program is `PREFIX/bin/gridgate`), else the one that the program was built with.

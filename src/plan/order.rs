@@ -89,6 +89,27 @@ mod tests {
     use crate::identity::edits::tests::site as example;
     use proptest::prelude::*;
 
+    fn guests(priorities: &[u32]) -> Vec<Guest> {
+        let named = |(at, priority): (usize, &u32)| {
+            let mut guest = example().guests[0].clone();
+            guest.name = format!("g{at}").parse().unwrap();
+            (guest.after, guest.needs) = (Vec::new(), Vec::new());
+            guest.supervision.priority = *priority;
+            guest
+        };
+        priorities.iter().enumerate().map(named).collect()
+    }
+
+    #[test]
+    fn whom_others_wait_for_is_not_put_behind_them() {
+        let mut guests = guests(&[90, 50, 10]);
+        guests[0].after = vec![guests[2].name.clone()];
+        let all: Vec<&Guest> = guests.iter().collect();
+        let before = started_before(&all);
+        let names = |at: usize| before[&guests[at].name].iter().map(|name| name.as_str()).collect::<Vec<_>>();
+        assert_eq!((names(0), names(1), names(2)), (vec![], vec!["g0", "g2"], vec![]));
+    }
+
     #[test]
     fn guests_of_higher_priority_come_first_unless_they_wait_for_others() {
         let mut site = example();
@@ -111,27 +132,6 @@ mod tests {
         assert_eq!(order(&site), [0, 1, 2]);
         site.guests[1].supervision.priority = 60;
         assert_eq!(order(&site), [1, 2, 0]);
-    }
-
-    fn guests(priorities: &[u32]) -> Vec<Guest> {
-        let named = |(at, priority): (usize, &u32)| {
-            let mut guest = example().guests[0].clone();
-            guest.name = format!("g{at}").parse().unwrap();
-            (guest.after, guest.needs) = (Vec::new(), Vec::new());
-            guest.supervision.priority = *priority;
-            guest
-        };
-        priorities.iter().enumerate().map(named).collect()
-    }
-
-    #[test]
-    fn whom_others_wait_for_is_not_put_behind_them() {
-        let mut guests = guests(&[90, 50, 10]);
-        guests[0].after = vec![guests[2].name.clone()];
-        let all: Vec<&Guest> = guests.iter().collect();
-        let before = started_before(&all);
-        let names = |at: usize| before[&guests[at].name].iter().map(|name| name.as_str()).collect::<Vec<_>>();
-        assert_eq!((names(0), names(1), names(2)), (vec![], vec!["g0", "g2"], vec![]));
     }
 
     proptest! {

@@ -56,12 +56,13 @@ pub fn template(host: &dyn Host) -> Result<Option<PathBuf>> {
 }
 
 /// What is to be generated for the site as its files are now. Its state may be on a filesystem that is not mounted yet:
-/// then nobody counts as stopped.
+/// then nobody was asked for anything.
 pub fn generated(host: &dyn Host, paths: &Paths) -> Result<Generated> {
     let options = LoadOptions { image_dirs: vec![paths.images()], ..LoadOptions::default() };
     let site = lenient::load(&paths.site, &options);
     let guests = site.site.guests.iter().map(|guest| &guest.name).chain(site.bad.iter().map(|bad| &bad.name));
-    let stopped = guests.filter(|guest| desired::was_stopped(host, paths, guest)).cloned().collect();
+    let asked =
+        guests.filter_map(|guest| Some((guest.clone(), desired::asked(host, paths, guest)?))).collect();
     let groups = host.read(Path::new("/etc/group"))?.unwrap_or_default();
     let entry = format!("{KVM_GROUP}:");
     // Limits that cannot be read are told of when the guest starts.
@@ -70,7 +71,7 @@ pub fn generated(host: &dyn Host, paths: &Paths) -> Result<Generated> {
     };
     let around = Around {
         paths,
-        stopped,
+        asked,
         limits: site.site.guests.iter().filter_map(held).collect(),
         template: template(host)?.unwrap_or_else(|| Path::new(UNIT_DIRS[1]).join(TEMPLATE)),
         kvm_group: String::from_utf8_lossy(&groups).lines().any(|line| line.starts_with(&entry)),

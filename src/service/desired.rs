@@ -36,6 +36,16 @@ pub fn read(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Desired
     })
 }
 
+/// What was asked for, if it ever was and that can be read.
+pub fn asked(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Option<Desired> {
+    let content = host.read(&paths.desired(guest)).ok()??;
+    match content.trim_ascii() {
+        b"running" => Some(Desired::Running),
+        b"stopped" => Some(Desired::Stopped),
+        _ => None,
+    }
+}
+
 /// The guests that a box that comes up has to bring up: those that were asked to run, and of those that nobody ever asked
 /// anything the ones that come up with the host.
 pub fn wanted(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Vec<GuestName>> {
@@ -47,13 +57,6 @@ pub fn wanted(host: &dyn Host, paths: &Paths, site: &Site) -> Result<Vec<GuestNa
         }
     }
     Ok(wanted)
-}
-
-/// Whether it was asked to stop, and not since to run. One that was never asked for anything was not; neither is one of
-/// which that cannot be read.
-pub fn was_stopped(host: &dyn Host, paths: &Paths, guest: &GuestName) -> bool {
-    let content = host.read(&paths.desired(guest)).ok().flatten();
-    content.as_deref().map(<[u8]>::trim_ascii) == Some(b"stopped")
 }
 
 /// Remembers what is asked for now.

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::backend::spec::Spec;
 use crate::config::site::Site;
 use crate::console::client;
-use crate::console::now_ms;
 use crate::console::protocol::{For, Launch};
-use crate::console::record::{ReadyRecord, RunRecord};
+use crate::console::record::RunRecord;
 use crate::console::restart::Restarts;
 use crate::host::files::Files;
 use crate::host::{Host, Live, remains};
@@ -19,7 +18,7 @@ use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::desired::Desired;
 use crate::service::ladder::{self, Rung, Stopped};
-use crate::service::{Manager, Readiness, readiness, settings};
+use crate::service::{Manager, Readiness, delay_left, readiness, settings};
 
 /// See the module.
 #[derive(Debug)]
@@ -56,25 +55,8 @@ impl Direct {
         client::ensure_holder(&self.paths, &self.exe)
     }
 
-    /// Waits until the guest's delay is over: counted from when the last of those that it waits for was ready, or, if there
-    /// are none, from when the console holder began to run.
     fn wait_out_delay(&self, spec: &Spec) -> Result<()> {
-        let delay = spec.supervision.delay;
-        if delay.is_zero() {
-            return Ok(());
-        }
-        let mut since_ms = None;
-        for other in &spec.waits_for {
-            let ready = ReadyRecord::read(&self.paths, other)?.and_then(|ready| ready.ready_at_ms);
-            since_ms = since_ms.max(ready);
-        }
-        if since_ms.is_none() {
-            let began = std::fs::metadata(self.paths.holder_socket()).and_then(|meta| meta.modified()).ok();
-            let since = began.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            since_ms = since.map(|span| span.as_millis() as u64);
-        }
-        let over = Duration::from_millis(now_ms().saturating_sub(since_ms.unwrap_or(0)));
-        let until = Instant::now() + delay.saturating_sub(over);
+        let until = Instant::now() + delay_left(&self.paths, spec)?;
         while Instant::now() < until {
             if crate::progress::interrupted() {
                 bail!("interrupted before the delay of guest '{}' was over", spec.guest);
@@ -190,10 +172,13 @@ impl Manager for Direct {
 /// Whether any guest died and waits for its next try, which is the console holder's business.
 pub fn any_waiting(paths: &Paths) -> bool {
     let names = Live.list(&paths.run.join("guests")).unwrap_or_default();
-    names.iter().filter_map(|name| name.parse::<GuestName>().ok()).any(|guest| {
-        // The holder's own record goes when the guest is not to be tried any more.
-        paths.console_record(&guest).exists() && Restarts::read(paths, &guest).next_try_ms.is_some()
-    })
+    names.iter().filter_map(|name| name.parse::<GuestName>().ok()).any(|guest| is_waiting(paths, &guest))
+}
+
+/// Whether the guest died and waits for its next try.
+pub fn is_waiting(paths: &Paths, guest: &GuestName) -> bool {
+    // The holder's own record goes when the guest is not to be tried any more.
+    paths.console_record(guest).exists() && Restarts::read(paths, guest).next_try_ms.is_some()
 }
 
 /// Whether any guest's process lives.

@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::plan::order;
+use crate::service::desired::Desired;
 use crate::service::limits::unit_lines;
 
 /// What the generated files depend on beside the site's own.
@@ -22,8 +23,8 @@ use crate::service::limits::unit_lines;
 pub struct Around<'a> {
     /// Where everything is.
     pub paths: &'a Paths,
-    /// Guests that were stopped on purpose, and are to stay down.
-    pub stopped: Vec<GuestName>,
+    /// What was asked for last, of guests of which something was: a boot restores that.
+    pub asked: BTreeMap<GuestName, Desired>,
     /// What guests may use, where that is not what their files say.
     pub limits: BTreeMap<GuestName, Limits>,
     /// The installed template of guests' units.
@@ -115,7 +116,7 @@ impl Generated {
     fn guest(&mut self, name: &GuestName, text: String, autostart: bool, around: &Around<'_>) {
         let unit = unit(name);
         self.0.insert(Path::new(&format!("{unit}.d")).join(DROP_IN), Content::File(text));
-        if autostart && !around.stopped.contains(name) {
+        if around.asked.get(name).map_or(autostart, |asked| *asked == Desired::Running) {
             let link = Content::Link(around.template.clone());
             self.0.insert(Path::new(TARGET_WANTS).join(&unit), link);
         }
@@ -184,7 +185,7 @@ fn good(guest: &Guest, before: &[&GuestName], file: Option<&PathBuf>, around: &A
     unit.extend(source(file));
     unit.push(format!("RequiresMountsFor=\"{}\"", escaped(&around.paths.state.to_string_lossy())));
     // One that was stopped on purpose is not started for another's sake.
-    let wanted = guest.needs.iter().filter(|other| !around.stopped.contains(other));
+    let wanted = guest.needs.iter().filter(|other| around.asked.get(*other) != Some(&Desired::Stopped));
     unit.extend(wanted.map(|other| format!("Wants={}", self::unit(other))));
     // Waiting for the other's unit as well keeps the order of stopping where the other never became ready.
     for other in order::waits_for(guest) {
@@ -276,7 +277,7 @@ mod tests {
     fn around(paths: &Paths) -> Around<'_> {
         Around {
             paths,
-            stopped: Vec::new(),
+            asked: BTreeMap::new(),
             limits: BTreeMap::new(),
             template: "/u/gridgate-guest@.service".into(),
             kvm_group: true,
@@ -305,12 +306,23 @@ mod tests {
     #[test]
     fn one_that_was_stopped_on_purpose_is_started_by_nobody() {
         let paths = Paths::new(Path::new("/e"), Path::new("/s"));
-        let around = Around { stopped: vec![name("ce")], ..around(&paths) };
+        let around = Around { asked: BTreeMap::from([(name("ce"), Desired::Stopped)]), ..around(&paths) };
         let made = Generated::of(&lenient(), &around);
         assert!(!drop_in(&made, "wn").contains("Wants="));
         let links: Vec<_> = made.iter().filter(|(_, content)| matches!(content, Content::Link(_))).collect();
         let wn = Path::new("gridgate.target.wants/gridgate-guest@wn.service");
         assert_eq!(links, [(wn, &Content::Link("/u/gridgate-guest@.service".into()))]);
+    }
+
+    #[test]
+    fn one_that_was_asked_to_run_comes_up_again_whatever_its_file_says() {
+        let paths = Paths::new(Path::new("/e"), Path::new("/s"));
+        let mut site = lenient();
+        site.site.guests.iter_mut().for_each(|guest| guest.autostart = false);
+        let around = Around { asked: BTreeMap::from([(name("ce"), Desired::Running)]), ..around(&paths) };
+        let made = Generated::of(&site, &around);
+        assert!(made.0.contains_key(Path::new("gridgate.target.wants/gridgate-guest@ce.service")));
+        assert!(!made.0.contains_key(Path::new("gridgate.target.wants/gridgate-guest@wn.service")));
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub fn hand_over(paths: &Paths, spec: &Spec) -> Result<()> {
     if !quarters::has_user(spec) {
         return Ok(());
     }
+    let mut spec = spec.clone();
+    spec.limits = limits::over(&Live, paths, &spec.guest, spec.limits)?;
+    let spec = &spec;
+    quarters::clean(paths, &spec.guest)?;
     let uid = users::dynamic(&generate::user(&spec.guest))?;
     quarters::furnish(paths, spec, uid)?;
     quarters::check(spec, uid)?;

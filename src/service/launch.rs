@@ -59,14 +59,14 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     // leads a session already (under systemd) may not make another, and need not.
     let _ = rustix::process::setsid();
     let lock = lock(paths, guest)?;
-    // Where systemd has made this process the guest's user, root has done so before.
-    if rustix::process::geteuid().is_root() {
-        limits::prepare(&host, paths, &spec)?;
-    }
     let backend = backend(&spec.engine);
     let cable = match received.remove(handover::TAP) {
         Some(tap) => tap,
-        None => plug(&host, paths, &spec)?,
+        None => {
+            limits::prepare(&host, paths, &spec)?;
+            quarters::clean(paths, guest)?;
+            plug(&host, paths, &spec)?
+        }
     };
     let tree = if backend.wants_tree() { Some(mount_tree(paths, &spec)?) } else { None };
     let terminal = Terminal::open()?;
@@ -117,13 +117,7 @@ fn exec(spec: &Spec, program: Program, terminal: &Terminal, user: Option<u32>) -
     }
     // systemd notices by itself when it is not told; there is nobody else to tell.
     let _ = notify::tell(&format!("READY=1\nSTATUS=runs by {}", spec.engine));
-    let mut command = program.command();
-    if quarters::has_user(spec) {
-        for name in notify::VARIABLES {
-            command.env_remove(name);
-        }
-    }
-    anyhow::Error::from(command.exec()).context(format!("running '{}'", program.name))
+    anyhow::Error::from(program.command().exec()).context(format!("running '{}'", program.name))
 }
 
 /// Why the guest could not even be prepared, as it was told before.

@@ -23,9 +23,9 @@ use anyhow::{Result, bail};
 
 use crate::backend::spec::Spec;
 use crate::config::site::Site;
-use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
-use crate::console::record::RunRecord;
+use crate::console::record::{ReadyRecord, RunRecord};
+use crate::console::{client, now_ms};
 use crate::events;
 use crate::host::files::Files;
 use crate::host::{Host, Live};
@@ -133,6 +133,27 @@ pub fn settings(host: &dyn Host, spec: &Spec) -> Settings {
         restart: Some(spec.supervision.restart.clone()),
         console_watch: spec.console_watch.clone(),
     }
+}
+
+/// How much of a guest's delay is left: counted from when the last of those that it waits for was ready, or, if there are
+/// none, from when the console holder began to run. A clock that jumps makes nobody wait longer than the whole of it.
+pub fn delay_left(paths: &Paths, spec: &Spec) -> Result<Duration> {
+    let delay = spec.supervision.delay;
+    if delay.is_zero() {
+        return Ok(delay);
+    }
+    let mut since_ms = None;
+    for other in &spec.waits_for {
+        let ready = ReadyRecord::read(paths, other)?.and_then(|ready| ready.ready_at_ms);
+        since_ms = since_ms.max(ready);
+    }
+    if since_ms.is_none() {
+        let began = std::fs::metadata(paths.holder_socket()).and_then(|meta| meta.modified()).ok();
+        let since = began.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        since_ms = since.map(|span| span.as_millis() as u64);
+    }
+    let over = Duration::from_millis(now_ms().saturating_sub(since_ms.unwrap_or(0)));
+    Ok(delay.saturating_sub(over))
 }
 
 /// A Ctrl-C is noticed this late at most.

@@ -32,6 +32,12 @@ pub fn has_user(spec: &Spec) -> bool {
     !matches!(spec.engine, Engine::Nspawn)
 }
 
+/// Takes away what was noted of an earlier run. The guest does not run: its lock says so.
+pub fn clean(paths: &Paths, guest: &GuestName) -> Result<()> {
+    Live.remove(&paths.stop_mark(guest))?;
+    Live.remove(&paths.end_hint(guest))
+}
+
 /// Makes everything that one run of the guest leaves behind anew, and gives the user what it needs. What was there is not in
 /// use: the guest does not run.
 pub fn furnish(paths: &Paths, spec: &Spec, uid: u32) -> Result<()> {

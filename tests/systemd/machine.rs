@@ -40,9 +40,27 @@ pub(crate) struct Machine {
     leader: Option<Pid>,
 }
 
+/// What the machine itself runs; its guests are always Debian 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// systemd 252.
+    Debian12,
+    /// systemd 257.
+    Debian13,
+}
+
+impl Release {
+    fn image(self) -> &'static str {
+        match self {
+            Self::Debian12 => "debian-12",
+            Self::Debian13 => "debian-13",
+        }
+    }
+}
+
 /// Runs a test with a machine that is installed and not booted, in a mount namespace of its own, so that nothing can stay
 /// mounted after it; says loudly why, where that cannot be.
-pub(crate) fn with_machine(test: impl FnOnce(&mut Machine) + Send) {
+pub(crate) fn with_machine(release: Release, test: impl FnOnce(&mut Machine) + Send) {
     let prepared = match prepared(&["systemd-nspawn", "nsenter", "setpriv", "make"]) {
         Ok(prepared) => prepared,
         Err(why) => {
@@ -50,23 +68,30 @@ pub(crate) fn with_machine(test: impl FnOnce(&mut Machine) + Send) {
             return;
         }
     };
+    let golden = prepared.join("images").join(release.image()).join("disk.ext4");
+    if !golden.exists() {
+        eprintln!(
+            "skipped: a machine with systemd needs '{}' (made by: scripts/test-image)",
+            golden.display()
+        );
+        return;
+    }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     with_own_mounts(|| {
         // systemd-nspawn leaves directories there.
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-        let mut machine = Machine::install(scratch.path(), &prepared);
+        let mut machine = Machine::install(scratch.path(), &prepared, &golden.canonicalize().unwrap());
         test(&mut machine);
     });
 }
 
 impl Machine {
-    fn install(dir: &Path, prepared: &Path) -> Self {
+    fn install(dir: &Path, prepared: &Path, golden: &Path) -> Self {
         let machine =
             Self { dir: dir.to_owned(), prepared: prepared.to_owned(), container: None, leader: None };
         let (disk, tree) = (dir.join("disk"), machine.tree());
-        let golden = prepared.join("images/debian-12/disk.ext4").canonicalize().unwrap();
-        clone_disk(&golden, &disk, DISK_BYTES);
+        clone_disk(golden, &disk, DISK_BYTES);
         std::fs::create_dir(&tree).unwrap();
         succeeds(Command::new("mount").args(["-o", "loop"]).args([&disk, &tree]));
         install(&tree);
@@ -81,17 +106,21 @@ impl Machine {
         self.dir.join("tree")
     }
 
+    /// Changes a file of the site.
+    pub(crate) fn change(&self, file: &str, from: &str, to: &str) {
+        let path = self.tree().join("etc/gridgate").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "'{from}' in {text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
     /// Two guests, the second after the first.
     pub(crate) fn two_guests(&self) {
         let site = self.tree().join("etc/gridgate");
         for other in ["ui", "wn"] {
             std::fs::remove_file(site.join(format!("guests/{other}.toml"))).unwrap();
         }
-        let change = |file: &str, from: &str, to: &str| {
-            let text = std::fs::read_to_string(site.join(file)).unwrap();
-            assert!(text.contains(from), "'{from}' in {text}");
-            std::fs::write(site.join(file), text.replace(from, to)).unwrap();
-        };
+        let change = |file, from, to| self.change(file, from, to);
         change("site.toml", "guests = [\"ce\", \"se\", \"ui\", \"wn\"]", "guests = [\"ce\", \"se\"]");
         change("site.toml", "backend = \"auto\"", "backend = \"uml\"");
         change("guests/se.toml", "role = \"se\"", "role = \"se\"\nafter = [\"ce\"]");

@@ -4,10 +4,11 @@
 
 #[path = "../support/installed.rs"]
 mod installed;
+mod alone;
 mod machine;
 
 use installed::Installed;
-use machine::{Machine, with_machine};
+use machine::{Machine, Release, with_machine};
 
 const RUNNING: [&str; 3] = ["running", "running", "ready"];
 const STOPPED: [&str; 3] = ["stopped", "stopped", "no"];
@@ -25,7 +26,7 @@ const NETNS: &str = "ls /run/gridgate/*/netns";
 
 /// A machine that is up, and its two guests.
 fn with_guests(test: impl FnOnce(&mut Machine) + Send) {
-    with_machine(|machine| {
+    with_machine(Release::Debian12, |machine| {
         machine.two_guests();
         machine.boot();
         machine.tell("gridgate up");
