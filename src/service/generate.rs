@@ -71,7 +71,9 @@ User=
 DynamicUser=no
 NoNewPrivileges=no
 CapabilityBoundingSet=~
+# With any device named, all others would stay closed: its disk is a loop device, and the container gets devices of its own.
 DevicePolicy=auto
+DeviceAllow=
 ProtectSystem=no
 ProtectHome=no
 PrivateTmp=no
