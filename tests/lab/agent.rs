@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::installed::{ENVIRONMENT, Ran};
 
 /// How long an agent that is up takes to answer on a busy host, at most.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(120);
 /// From one look at a command that runs to the next, at first and at most: each look costs the machine some work.
 const LOOKS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 
