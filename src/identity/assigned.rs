@@ -43,6 +43,12 @@ impl Assigned {
         })
     }
 
+    /// Nothing drawn: for looking at what does not depend on it.
+    pub(crate) fn nothing() -> Self {
+        let (machine_id, host_key_ed25519) = (String::new(), String::new());
+        Self { version: VERSION, machine_id, filesystem_uuid: [0; 16], host_key_ed25519 }
+    }
+
     /// The public half of the host key.
     pub fn host_key_public(&self) -> Result<String> {
         keys::public_line(&self.host_key_ed25519)

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::host::root::{Entry, Root};
+use crate::host::root::Entry;
+use crate::host::tree::Tree;
 
 /// What was found in a guest's filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,7 +26,7 @@ pub struct Found {
 
 impl Found {
     /// Looks around.
-    pub fn look(root: &Root) -> Result<Self> {
+    pub fn look(root: &dyn Tree) -> Result<Self> {
         let there = |path: &str| -> Result<bool> { Ok(root.entry(Path::new(path))?.is_some()) };
         let machine_id = match root.read(Path::new("/etc/machine-id")) {
             Ok(Some(id)) => Some(String::from_utf8_lossy(&id).trim().to_owned()),
@@ -62,7 +63,7 @@ impl Found {
 }
 
 /// Whether some target or unit wants the unit (`systemctl enable` links it there; systemd.unit(5)).
-fn enabled(root: &Root, unit: &str) -> Result<bool> {
+fn enabled(root: &dyn Tree, unit: &str) -> Result<bool> {
     let dir = Path::new("/etc/systemd/system");
     for name in root.list(dir)? {
         if name.extension().is_some_and(|e| e == "wants" || e == "requires")

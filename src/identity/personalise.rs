@@ -9,10 +9,12 @@ use crate::config::site::{Guest, Site};
 use crate::console::record::boot_id;
 use crate::host::Host;
 use crate::host::filesystem::Shape;
-use crate::host::root::{Change, Root};
+use crate::host::root::Change;
+use crate::host::tree::Tree;
 use crate::identity::assigned;
-use crate::identity::edits::{Wanted, digest, edits};
+use crate::identity::edits::{digest, edits};
 use crate::identity::found::Found;
+use crate::identity::wanted::Identity;
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -47,13 +49,13 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
     let what = || format!("personalising guest '{}'", guest.name);
     let assigned = assigned::load_or_draw(host, paths, &guest.name).with_context(what)?;
     let site_key = assigned::site_key(host, paths, site.name.as_str()).with_context(what)?;
-    let wanted = Wanted { site, guest, assigned: &assigned, site_key: &site_key };
-    let shape = Shape { uuid: Some(assigned.filesystem_uuid), grow: true };
+    let identity = Identity::of(site, guest, assigned, &site_key);
+    let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: true };
     let mut done = Personalisation::default();
     // If this is cut short, the record must not say that the disk is up to date.
     forget(host, paths, &guest.name).with_context(what)?;
     host.edit_disk(&paths.disk(&guest.name), shape, &mut |root| {
-        done = tree(root, wanted)?;
+        done = tree(root, &identity)?;
         Ok(())
     })
     .with_context(what)?;
@@ -75,10 +77,10 @@ fn remember(host: &dyn Host, paths: &Paths, guest: &GuestName, record: &Personal
 }
 
 /// Makes a tree that guest.
-pub fn tree(root: &Root, wanted: Wanted<'_>) -> Result<Personalisation> {
+pub fn tree(root: &dyn Tree, identity: &Identity) -> Result<Personalisation> {
     let found = Found::look(root)?;
     let mut done = Personalisation::default();
-    for edit in edits(wanted, &found)? {
+    for edit in edits(identity, &found)? {
         if edit.apply(root)? == Change::Changed {
             done.changed.push(edit.path().to_owned());
         }
@@ -105,8 +107,8 @@ fn record_path(paths: &Paths, guest: &GuestName) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::assigned::Assigned;
-    use crate::identity::edits::tests::site;
+    use crate::host::root::Root;
+    use crate::identity::edits::tests::identity;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     fn debian(dir: &Path) {
@@ -126,27 +128,20 @@ mod tests {
     fn a_tree_becomes_the_guest_and_the_second_time_nothing_changes() {
         let dir = tempfile::tempdir().unwrap();
         debian(dir.path());
-        let site = site();
-        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
-        let wanted = Wanted {
-            site: &site,
-            guest: &site.guests[0],
-            assigned: &assigned,
-            site_key: "ssh-ed25519 S site",
-        };
+        let identity = identity(0);
         let root = Root::open(dir.path()).unwrap();
-        let first = tree(&root, wanted).unwrap();
+        let first = tree(&root, &identity).unwrap();
         assert!(first.changed.contains(&PathBuf::from("/etc/hostname")));
         let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
         assert_eq!(read("etc/hostname"), "ce\n");
         assert_eq!(read("etc/resolv.conf"), "search example.org\nnameserver 10.77.0.2\n");
-        assert_eq!(read("etc/machine-id").trim(), assigned.machine_id);
+        assert_eq!(read("etc/machine-id").trim(), identity.assigned.machine_id);
         assert!(read("root/.ssh/authorized_keys").ends_with("ssh-ed25519 S site\nssh-ed25519 AAAA admin\n"));
         assert!(!dir.path().join("etc/ssh/ssh_host_rsa_key").exists());
         let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!(mode("etc/ssh/ssh_host_ed25519_key"), 0o600);
         assert_eq!(mode("root/.ssh"), 0o700);
-        assert_eq!(tree(&root, wanted).unwrap().changed, Vec::<PathBuf>::new());
+        assert_eq!(tree(&root, &identity).unwrap().changed, Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -171,10 +166,8 @@ mod tests {
         symlink(&outside, dir.join("etc/hostname")).unwrap();
         symlink("/proc/self/root/etc/passwd", dir.join("etc/hosts")).unwrap();
         nix::unistd::mkfifo(&dir.join("etc/machine-id"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let site = site();
-        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
-        let wanted = Wanted { site: &site, guest: &site.guests[0], assigned: &assigned, site_key: "k" };
-        tree(&Root::open(&dir).unwrap(), wanted).unwrap();
+        let identity = identity(0);
+        tree(&Root::open(&dir).unwrap(), &identity).unwrap();
         assert_eq!(std::fs::read_to_string(&outside).unwrap(), "host");
         assert_eq!(std::fs::read_to_string(dir.join("etc/hostname")).unwrap(), "ce\n");
         assert!(std::fs::read_to_string("/etc/passwd").unwrap().starts_with("root:"));
