@@ -54,7 +54,7 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
     let mut done = Personalisation::default();
     // If this is cut short, the record must not say that the disk is up to date.
     forget(host, paths, &guest.name).with_context(what)?;
-    host.edit_disk(&paths.disk(&guest.name), shape, &mut |root| {
+    host.edit_disk(&paths.disk(&guest.name), shape, &mut |root, _| {
         done = tree(root, &identity)?;
         Ok(())
     })
