@@ -19,6 +19,7 @@ pub mod names;
 pub mod prepare;
 pub mod network;
 pub mod panes;
+pub mod personalise;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -104,6 +105,7 @@ pub enum Command {
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
     Limit(limit::Args),
+    Personalise(Box<personalise::Args>),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -338,6 +340,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
         Command::Limit(args) => limit::run(args, &context),
+        Command::Personalise(args) => personalise::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
             if let (Some(guest), false) = (&args.guest, args.all) {
@@ -405,6 +408,10 @@ mod tests {
             "restart ce",
             "kill ce",
             "limit ce cpu=50% memory=none",
+            "personalise ce --diff",
+            "personalise ui --as wn --new-identity",
+            "personalise --disk /d --partition 2 --as ce",
+            "personalise --tree /t --hostname ce --domain example.org --address 10.0.0.2/24 --mac 52:54:00:00:00:01",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
             "console --all",
