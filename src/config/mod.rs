@@ -14,6 +14,7 @@
 
 pub mod example;
 pub mod explain;
+pub mod interface;
 pub mod lenient;
 pub mod limits;
 pub mod origin;
