@@ -21,6 +21,8 @@ pub mod names;
 pub mod prepare;
 pub mod network;
 pub mod panes;
+pub mod personalise;
+pub mod profile;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -101,6 +103,9 @@ pub enum Command {
     /// Build, look at and remove golden images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at what guests are configured to be
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     Plan(up::PlanArgs),
     Up(up::Args),
     Down(down::Args),
@@ -110,6 +115,7 @@ pub enum Command {
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
     Limit(limit::Args),
+    Personalise(Box<personalise::Args>),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -349,6 +355,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
             let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
             image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
         }
+        Command::Profile(command) => profile::run(command, &context),
         Command::Plan(args) => up::plan(args, &context),
         Command::Up(args) => up::run(args, &context),
         Command::Down(args) => down::run(args, &context),
@@ -358,6 +365,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
         Command::Limit(args) => limit::run(args, &context),
+        Command::Personalise(args) => personalise::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
             if let (Some(guest), false) = (&args.guest, args.all) {
@@ -417,6 +425,8 @@ mod tests {
             "check --explain ce.memory",
             "doctor --json",
             "image build debian-12",
+            "profile list",
+            "profile render ce /etc/motd",
             "plan ce",
             "up",
             "up --desired",
@@ -427,6 +437,10 @@ mod tests {
             "restart ce",
             "kill ce",
             "limit ce cpu=50% memory=none",
+            "personalise ce --diff",
+            "personalise ui --as wn --new-identity",
+            "personalise --disk /d --partition 2 --as ce",
+            "personalise --tree /t --hostname ce --domain example.org --address 10.0.0.2/24 --mac 52:54:00:00:00:01",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
             "console --all",
