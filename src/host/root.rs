@@ -5,6 +5,8 @@
 //! `/` (openat2(2), `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV`), files are opened only after they
 //! are known to be regular, and what is replaced is replaced as a directory entry, never written through.
 
+mod owner;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};

@@ -26,6 +26,15 @@ pub trait Tree {
     fn link(&self, path: &Path, target: &Path) -> Result<Change>;
     /// No file, link or special file there; a directory is refused.
     fn remove(&self, path: &Path) -> Result<Change>;
+    /// The numbers of the user and group that the path's own entry belongs to; `None` if nothing is there.
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>>;
+    /// Gives a file or directory that is there to this user and group, with these permission bits. A link or special file is
+    /// refused.
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change>;
+    /// A symbolic link in place of the one that was there, by one rename: the path is never without a link.
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change>;
+    /// No directory there, if it is empty; one that is not is an error. Gone already is fine.
+    fn remove_dir(&self, path: &Path) -> Result<Change>;
 }
 
 impl Tree for Root {
@@ -55,5 +64,21 @@ impl Tree for Root {
 
     fn remove(&self, path: &Path) -> Result<Change> {
         Root::remove(self, path)
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>> {
+        Root::owner(self, path)
+    }
+
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change> {
+        Root::own(self, path, uid, gid, mode)
+    }
+
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change> {
+        Root::switch(self, path, target)
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<Change> {
+        Root::remove_dir(self, path)
     }
 }
