@@ -32,4 +32,5 @@ pub mod service;
 pub mod apply;
 pub mod report;
 pub mod panes;
+pub mod remote;
 pub mod cli;

@@ -26,6 +26,8 @@ pub mod ssh;
 pub mod filesystem;
 pub mod edits;
 pub mod registry;
+pub mod adopt;
 pub mod diff;
 pub mod known_hosts;
+pub mod target;
 pub mod personalise;

@@ -69,8 +69,8 @@ fn difference(tree: &dyn Tree, step: &Step) -> Result<Option<String>> {
         (Step::Link { target, .. } | Step::Switch { target, .. }, _) => {
             Some(format!("becomes a link to {}\n", target.display()))
         }
-        (Step::Remove { .. } | Step::RemoveDir { .. }, None) => None,
-        (Step::Remove { .. } | Step::RemoveDir { .. }, Some(_)) => Some("is removed\n".to_owned()),
+        (Step::Remove { .. } | Step::RemoveTree { .. }, None) => None,
+        (Step::Remove { .. } | Step::RemoveTree { .. }, Some(_)) => Some("is removed\n".to_owned()),
     })
 }
 

@@ -68,16 +68,6 @@ impl Root {
         renamed.with_context(what)?;
         Ok(Change::Changed)
     }
-
-    /// Removes an empty directory; one that is not empty is an error. Gone already is fine.
-    pub fn remove_dir(&self, path: &Path) -> Result<Change> {
-        let Some((dir, name)) = self.parent(path, false)? else { return Ok(Change::Same) };
-        match rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
-            Ok(()) => Ok(Change::Changed),
-            Err(Errno::NOENT) => Ok(Change::Same),
-            Err(e) => Err(e).with_context(|| self.what("removing the directory", path)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -123,15 +113,5 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(dir.path().join("var")).unwrap().count(), 1);
         assert!(root.switch(Path::new("/etc"), Path::new("x")).is_err());
-    }
-
-    #[test]
-    fn only_an_empty_directory_is_removed() {
-        let (dir, root) = root();
-        std::fs::write(dir.path().join("etc/x"), "").unwrap();
-        assert!(root.remove_dir(Path::new("/etc")).is_err());
-        std::fs::remove_file(dir.path().join("etc/x")).unwrap();
-        assert_eq!(root.remove_dir(Path::new("/etc")).unwrap(), Change::Changed);
-        assert_eq!(root.remove_dir(Path::new("/etc")).unwrap(), Change::Same);
     }
 }

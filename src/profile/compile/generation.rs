@@ -108,24 +108,10 @@ pub(super) fn switch(number: u32) -> Step {
 }
 
 /// Steps that remove the oldest generations, but not the two that are being switched.
-pub(super) fn prune(tree: &dyn Tree, generations: &Generations, new: u32) -> Result<Vec<Step>> {
+pub(super) fn prune(generations: &Generations, new: u32) -> Vec<Step> {
     let current = generations.current.as_ref().map(|(number, _)| *number);
     let others: Vec<u32> = generations.numbers.iter().copied().filter(|number| *number != new).collect();
     let surplus = (others.len() + 1).saturating_sub(KEPT);
-    let mut steps = Vec::new();
-    for number in others.into_iter().take(surplus).filter(|number| Some(*number) != current) {
-        let dir = dir(number);
-        let mut flat = true;
-        for name in tree.list(&dir)? {
-            let path = dir.join(name);
-            flat &= !matches!(tree.entry(&path)?, Some(Entry::Dir));
-            steps.push(Step::Remove { path });
-        }
-        // A directory within is none of ours; then the rest of it stays, too.
-        match flat {
-            true => steps.push(Step::RemoveDir { path: dir }),
-            false => steps.retain(|step| !step.path().starts_with(&dir)),
-        }
-    }
-    Ok(steps)
+    let oldest = others.into_iter().take(surplus).filter(|number| Some(*number) != current);
+    oldest.map(|number| Step::RemoveTree { path: dir(number) }).collect()
 }

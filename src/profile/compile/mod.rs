@@ -96,10 +96,10 @@ impl Plan {
         // What another machine has done is not done here.
         if earlier.is_some_and(|earlier| (&earlier.site, &earlier.guest) != (&document.site, &document.guest))
         {
-            steps.extend(tasks::forget(tree)?);
+            steps.push(tasks::forget());
         }
         steps.push(generation::switch(number));
-        steps.extend(generation::prune(tree, generations, number)?);
+        steps.extend(generation::prune(generations, number));
         let missing_packages = packages::missing(tree, &document.packages)?.unwrap_or_default();
         notes.dedup();
         let outcome = Outcome { generation: number, changed: Vec::new(), notes, missing_packages };

@@ -45,8 +45,8 @@ pub enum Step {
         /// Where.
         path: PathBuf,
     },
-    /// No directory; what was in it is removed by steps before.
-    RemoveDir {
+    /// Nothing; a directory goes with all that is in it.
+    RemoveTree {
         /// Where.
         path: PathBuf,
     },
@@ -79,7 +79,7 @@ impl Step {
             | Self::Link { path, .. }
             | Self::Switch { path, .. }
             | Self::Remove { path }
-            | Self::RemoveDir { path } => path,
+            | Self::RemoveTree { path } => path,
         }
     }
 
@@ -107,7 +107,7 @@ impl Step {
             Self::Link { path, target } => tree.link(path, target),
             Self::Switch { path, target } => tree.switch(path, target),
             Self::Remove { path } => tree.remove(path),
-            Self::RemoveDir { path } => tree.remove_dir(path),
+            Self::RemoveTree { path } => tree.remove_tree(path),
         }
     }
 }

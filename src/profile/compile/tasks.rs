@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::generation::TOP;
 use super::step::Step;
-use crate::host::root::Entry;
 use crate::host::tree::Tree;
 use crate::profile::document::Document;
 
@@ -57,15 +55,7 @@ pub fn states(tree: &dyn Tree, document: &Document) -> Vec<TaskState> {
     document.tasks.iter().map(task).collect()
 }
 
-/// Steps that remove all records.
-pub(super) fn forget(tree: &dyn Tree) -> Result<Vec<Step>> {
-    let dir = Path::new(TOP).join("done");
-    let mut steps = Vec::new();
-    for name in tree.list(&dir)? {
-        let path = dir.join(name);
-        if !matches!(tree.entry(&path)?, Some(Entry::Dir)) {
-            steps.push(Step::Remove { path });
-        }
-    }
-    Ok(steps)
+/// The step that removes all records.
+pub(super) fn forget() -> Step {
+    Step::RemoveTree { path: Path::new(TOP).join("done") }
 }
