@@ -36,6 +36,7 @@ pub(super) fn status(name: &str, pid: Option<i32>) -> GuestStatus {
         missing: Vec::new(),
         says: None,
         restarts: None,
+        profile: None,
     }
 }
 

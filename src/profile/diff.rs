@@ -14,8 +14,22 @@ use crate::host::tree::Tree;
 pub struct Difference {
     /// Path inside the guest.
     pub path: PathBuf,
+    /// What happens to it.
+    pub kind: Kind,
     /// A unified diff of text; else what happens, in words.
     pub text: String,
+}
+
+/// What happens to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It is not there yet.
+    Added,
+    /// It becomes something else.
+    Changed,
+    /// It goes.
+    Removed,
 }
 
 /// All that would change, in the order of the steps; the profile's own records are not shown.
@@ -23,7 +37,12 @@ pub fn differences(tree: &dyn Tree, plan: &Plan) -> Result<Vec<Difference>> {
     let mut found = Vec::new();
     for step in plan.steps.iter().filter(|step| !step.path().starts_with(super::compile::generation::TOP)) {
         if let Some(text) = difference(tree, step)? {
-            found.push(Difference { path: step.path().to_owned(), text });
+            let kind = match (step, tree.entry(step.path())?) {
+                (Step::Remove { .. } | Step::RemoveTree { .. }, _) => Kind::Removed,
+                (_, None) => Kind::Added,
+                _ => Kind::Changed,
+            };
+            found.push(Difference { path: step.path().to_owned(), kind, text });
         }
     }
     Ok(found)

@@ -25,6 +25,7 @@ mod assemble;
 pub mod scrub;
 pub mod compile;
 pub mod diff;
+pub mod record;
 
 use crate::config::problem::Problems;
 use crate::config::site::{Guest, Site};

@@ -43,10 +43,7 @@ impl Generations {
             Some(Entry::Link(target)) => target.to_str().and_then(|target| target.parse().ok()),
             _ => None,
         };
-        let current = match current {
-            Some(number) => Some((number, read(tree, number).ok())),
-            None => None,
-        };
+        let current = current.map(|number| (number, read(tree, number).ok()));
         Ok(Self { numbers, current })
     }
 

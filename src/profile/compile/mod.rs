@@ -56,9 +56,10 @@ pub fn into(tree: &dyn Tree, document: &Document) -> Result<Outcome> {
     Plan::make(tree, document).with_context(what)?.apply(tree).with_context(what)
 }
 
-/// Brings back the generation before the one that holds. Fails if there is none.
-pub fn rollback(tree: &dyn Tree) -> Result<Outcome> {
-    Plan::rollback(tree)?.apply(tree).context("rolling the profile back")
+/// Brings back the generation before the one that holds, and gives its document. Fails if there is none.
+pub fn rollback(tree: &dyn Tree) -> Result<(Document, Outcome)> {
+    let (document, plan) = Plan::rollback(tree)?;
+    Ok((document, plan.apply(tree).context("rolling the profile back")?))
 }
 
 impl Plan {
@@ -70,7 +71,7 @@ impl Plan {
     }
 
     /// Looks for an earlier generation and says what makes the tree that.
-    pub fn rollback(tree: &dyn Tree) -> Result<Self> {
+    pub fn rollback(tree: &dyn Tree) -> Result<(Document, Self)> {
         let generations = Generations::look(tree)?;
         let Some((current, _)) = generations.current else {
             bail!("no profile was ever compiled into it");
@@ -80,7 +81,8 @@ impl Plan {
             bail!("generation {current} of the profile is the oldest that is kept");
         };
         let document = generation::read(tree, *number)?;
-        Self::to(tree, &document, *number, &generations)
+        let plan = Self::to(tree, &document, *number, &generations)?;
+        Ok((document, plan))
     }
 
     fn to(tree: &dyn Tree, document: &Document, number: u32, generations: &Generations) -> Result<Self> {

@@ -134,7 +134,8 @@ fn another_profile_is_a_new_generation_and_takes_back_what_the_old_one_had() {
     assert!(!dir.path().join("etc/systemd/system/multi-user.target.wants/a.service").is_symlink());
     assert_eq!(into(&root, &second).unwrap().changed, Vec::<PathBuf>::new());
 
-    let back = rollback(&root).unwrap();
+    let (document, back) = rollback(&root).unwrap();
+    assert_eq!(document, self::document());
     assert_eq!((back.generation, read("etc/motd").as_str()), (1, "ours\n"));
     assert!(dir.path().join("etc/systemd/system/multi-user.target.wants/a.service").is_symlink());
     let why = format!("{:#}", rollback(&root).unwrap_err());
