@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::host::root::{Change, FileMode, Root};
+use crate::host::root::{Change, FileMode};
+use crate::host::tree::Tree;
 
 /// What is to be true of one path of the guest.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Edit {
     }
 
     /// Makes it so. Twice is fine: the second time nothing changes.
-    pub fn apply(&self, root: &Root) -> Result<Change> {
+    pub fn apply(&self, root: &dyn Tree) -> Result<Change> {
         match self {
             Self::Write { path, content, mode, .. } => root.write(path, content, *mode),
             Self::Link { path, target } => root.link(path, target),

@@ -5,105 +5,56 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use crate::config::site::{Guest, Site};
-use crate::identity::addresses;
+use crate::host::tree::Tree;
 use crate::identity::assigned::Assigned;
 use crate::identity::edit::Edit;
 use crate::identity::found::Found;
-use crate::identity::keys;
+use crate::identity::keys::KeyType;
+use crate::identity::names::{self, hosts};
+use crate::identity::wanted::Identity;
+use crate::identity::{ids, network, ssh};
 
-/// What a guest of this site is to be.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The site.
-    pub site: &'a Site,
-    /// The guest.
-    pub guest: &'a Guest,
-    /// What was drawn for it.
-    pub assigned: &'a Assigned,
-    /// The site's own public key line.
-    pub site_key: &'a str,
-}
-
-/// Every edit that makes the filesystem that guest. Applying them twice changes nothing the second time: what is random
-/// is either kept by the host or written only into a filesystem that is not this guest's yet.
-pub fn edits(wanted: Wanted<'_>, found: &Found) -> Result<Vec<Edit>> {
-    let Wanted { site, guest, assigned, site_key } = wanted;
-    let mut edits = vec![
-        Edit::text("/etc/hostname", format!("{}\n", guest.name)),
-        Edit::text("/etc/hosts", hosts(site, guest)),
-        Edit::text("/etc/resolv.conf", resolv_conf(site)),
-    ];
-    edits.extend(addresses::edits(site, guest, found));
-    if !site.ntp.is_empty() {
-        let servers = site.ntp.join(" ");
+/// Every edit that makes the filesystem that machine. Applying them twice changes nothing the second time: what is random
+/// is either kept by the host or written only into a filesystem that is not this machine's yet. Host keys are written of the
+/// types in `keys`, as far as the identity has them.
+pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree, keys: &[KeyType]) -> Result<Vec<Edit>> {
+    let mut edits = names::edits(identity, found, tree)?;
+    edits.push(Edit::text("/etc/resolv.conf", resolv_conf(identity)));
+    edits.extend(network::edits(identity, found));
+    if !identity.ntp.is_empty() {
+        let servers = identity.ntp.join(" ");
         edits.push(Edit::text(
             "/etc/systemd/timesyncd.conf.d/10-gridgate.conf",
             format!("[Time]\nNTP={servers}\n"),
         ));
     }
-
-    edits.push(Edit::text("/etc/machine-id", format!("{}\n", assigned.machine_id)));
-    if found.own_dbus_id {
-        edits.push(Edit::link("/var/lib/dbus/machine-id", "/etc/machine-id"));
-    }
-    let is_this_guest_already = found.machine_id.as_deref() == Some(assigned.machine_id.as_str());
-    if !is_this_guest_already {
-        // 512 bytes is what systemd-random-seed(8) reads and writes.
-        edits.push(Edit::secret("/var/lib/systemd/random-seed", keys::random::<512>()?));
-    }
-
-    for old in &found.host_keys {
-        if !old.starts_with("ssh_host_ed25519_key") {
-            edits.push(Edit::remove(format!("/etc/ssh/{old}")));
-        }
-    }
-    edits.push(Edit::secret("/etc/ssh/ssh_host_ed25519_key", assigned.host_key_ed25519.as_str()));
-    let public = format!("{}\n", assigned.host_key_public()?);
-    edits.push(Edit::text("/etc/ssh/ssh_host_ed25519_key.pub", public));
-
-    let mut authorized = String::from("# written by gridgate: the site's key and the administrators'\n");
-    for key in std::iter::once(site_key).chain(site.admin_keys.iter().map(String::as_str)) {
-        let _ = writeln!(authorized, "{key}");
-    }
-    edits.push(Edit::Dir { path: "/root/.ssh".into(), mode: 0o700 });
-    edits.push(Edit::secret("/root/.ssh/authorized_keys", authorized));
+    edits.extend(ids::edits(identity, found, tree)?);
+    edits.extend(ssh::edits(identity, found, keys)?);
     Ok(edits)
 }
 
 /// A digest of all that the site's files say about the guest's identity: when it differs from the one that the disk was
 /// personalised with, the disk is behind. (Hexadecimal BLAKE3; what was drawn for the guest does not change.)
 pub fn digest(site: &Site, guest: &Guest) -> String {
-    let mut text = format!("1\n{}\n{}\n{}\n", hosts(site, guest), resolv_conf(site), site.ntp.join(" "));
-    for edit in addresses::edits(site, guest, &Found { ifupdown: true, ..Found::default() }) {
+    let identity = Identity::of(site, guest, Assigned::nothing(), "");
+    let (hosts, resolv_conf) = (hosts(&identity), resolv_conf(&identity));
+    let mut text = format!("1\n{hosts}\n{resolv_conf}\n{}\n", identity.ntp.join(" "));
+    for edit in network::edits(&identity, &Found { ifupdown: true, ..Found::default() }) {
         let _ = writeln!(text, "{edit:?}");
     }
     let _ = writeln!(text, "{}", site.admin_keys.join("\n"));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-fn hosts(site: &Site, guest: &Guest) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    // The guest itself comes first: `hostname -f` takes the first line that has its name (hostname(1)).
-    let others = site.guests.iter().filter(|other| other.name != guest.name);
-    for one in std::iter::once(guest).chain(others) {
-        if one.fqdn == one.name.as_str() {
-            let _ = writeln!(text, "{}\t{}", one.address, one.name);
-        } else {
-            let _ = writeln!(text, "{}\t{} {}", one.address, one.fqdn, one.name);
-        }
-    }
-    text
-}
-
-fn resolv_conf(site: &Site) -> String {
+fn resolv_conf(identity: &Identity) -> String {
     let mut text = String::new();
-    if !site.domain.is_empty() {
-        let _ = writeln!(text, "search {}", site.domain);
+    if !identity.search.is_empty() {
+        let _ = writeln!(text, "search {}", identity.search.join(" "));
     }
-    for server in &site.dns {
+    for server in &identity.dns {
         let _ = writeln!(text, "nameserver {server}");
     }
-    if site.dns.is_empty() {
+    if identity.dns.is_empty() {
         text.push_str("# the site has no name server; names come from /etc/hosts\n");
     }
     text
@@ -113,6 +64,7 @@ fn resolv_conf(site: &Site) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::config::site::{BackendChoice, Network, NetworkMode, ReadyCheck};
+    use crate::host::root::Root;
     use crate::names::Bytes;
     use std::time::Duration;
 
@@ -145,6 +97,8 @@ pub(crate) mod tests {
             kernel_args: String::new(),
             supervision: Default::default(),
             limits: Default::default(),
+            variables: Default::default(),
+            features: Vec::new(),
         };
         Site {
             name: "site-a".parse().unwrap(),
@@ -154,6 +108,7 @@ pub(crate) mod tests {
             ntp: Vec::new(),
             admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
             admin_group: None,
+            variables: Default::default(),
             networks: vec![Network {
                 name: "lan".parse().unwrap(),
                 mode: NetworkMode::Rehearsal,
@@ -167,10 +122,21 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn identity(at: usize) -> Identity {
+        let site = site();
+        let guest = &site.guests[at];
+        Identity::of(&site, guest, Assigned::draw(guest.name.as_str()).unwrap(), "ssh-ed25519 S site")
+    }
+
+    fn empty() -> Root {
+        let dir = tempfile::tempdir().unwrap();
+        Root::open(dir.path()).unwrap()
+    }
+
     #[test]
     fn the_guest_itself_comes_first_in_its_hosts_file() {
         let site = site();
-        let text = hosts(&site, &site.guests[1]);
+        let text = hosts(&Identity::of(&site, &site.guests[1], Assigned::nothing(), "k"));
         let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(lines, ["10.77.0.11\tse.example.org se", "10.77.0.10\tce.example.org ce"]);
     }
@@ -186,23 +152,26 @@ pub(crate) mod tests {
 
     #[test]
     fn a_random_seed_is_written_only_into_a_filesystem_that_is_not_the_guests_yet() {
-        let site = site();
-        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
-        let wanted = Wanted { site: &site, guest: &site.guests[0], assigned: &assigned, site_key: "k" };
+        let identity = identity(0);
         let seeded = |found: &Found| {
-            let all = edits(wanted, found).unwrap();
+            let all = edits(&identity, found, &empty(), &[KeyType::Ed25519]).unwrap();
             all.iter().any(|e| e.path().ends_with("random-seed"))
         };
         assert!(seeded(&Found::default()));
-        assert!(!seeded(&Found { machine_id: Some(assigned.machine_id.clone()), ..Found::default() }));
+        assert!(!seeded(&Found {
+            machine_id: Some(identity.assigned.machine_id.clone()),
+            ..Found::default()
+        }));
     }
 
     #[test]
     fn host_keys_of_another_type_are_removed() {
-        let site = site();
-        let assigned = Assigned::draw(&site.guests[0].name).unwrap();
-        let wanted = Wanted { site: &site, guest: &site.guests[0], assigned: &assigned, site_key: "k" };
+        let identity = identity(0);
         let found = Found { host_keys: vec!["ssh_host_rsa_key".to_owned()], ..Found::default() };
-        assert!(edits(wanted, &found).unwrap().contains(&Edit::remove("/etc/ssh/ssh_host_rsa_key")));
+        assert!(
+            edits(&identity, &found, &empty(), &[KeyType::Ed25519])
+                .unwrap()
+                .contains(&Edit::remove("/etc/ssh/ssh_host_rsa_key"))
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::host::root::{Entry, Root};
+use crate::host::root::Entry;
+use crate::host::tree::Tree;
 
 /// What was found in a guest's filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +16,10 @@ pub struct Found {
     pub networkd_enabled: bool,
     /// ifupdown is installed.
     pub ifupdown: bool,
+    /// What it calls itself now: the first word of `/etc/hostname` without its domain.
+    pub hostname: Option<String>,
+    /// Its full name, as its own file of hosts or a host name with a domain has it.
+    pub fqdn: Option<String>,
     /// The machine-id that it has now, if any.
     pub machine_id: Option<String>,
     /// Host key files, public halves too.
@@ -25,13 +30,9 @@ pub struct Found {
 
 impl Found {
     /// Looks around.
-    pub fn look(root: &Root) -> Result<Self> {
+    pub fn look(root: &dyn Tree) -> Result<Self> {
         let there = |path: &str| -> Result<bool> { Ok(root.entry(Path::new(path))?.is_some()) };
-        let machine_id = match root.read(Path::new("/etc/machine-id")) {
-            Ok(Some(id)) => Some(String::from_utf8_lossy(&id).trim().to_owned()),
-            // Something odd is there; it will be replaced.
-            Ok(None) | Err(_) => None,
-        };
+        let machine_id = text(root, "/etc/machine-id")?.map(|id| id.trim().to_owned());
         let mut host_keys = Vec::new();
         for name in root.list(Path::new("/etc/ssh"))? {
             let name = name.to_string_lossy().into_owned();
@@ -47,7 +48,10 @@ impl Found {
         for program in ["/sbin/ifup", "/usr/sbin/ifup"] {
             ifupdown = ifupdown || there(program)?;
         }
+        let (hostname, fqdn) = names(root)?;
         Ok(Self {
+            hostname,
+            fqdn,
             networkd,
             networkd_enabled: networkd && enabled(root, "systemd-networkd.service")?,
             ifupdown,
@@ -61,8 +65,40 @@ impl Found {
     }
 }
 
+/// A file as text. What is odd there (a device, a file without end, not text) is as good as nothing: it will be replaced.
+pub fn text(root: &dyn Tree, path: &str) -> Result<Option<String>> {
+    let Some(Entry::File { .. } | Entry::Link(_)) = root.entry(Path::new(path))? else { return Ok(None) };
+    let Ok(Some(bytes)) = root.read(Path::new(path)) else { return Ok(None) };
+    Ok(String::from_utf8(bytes).ok())
+}
+
+/// Host name and full name.
+fn names(root: &dyn Tree) -> Result<(Option<String>, Option<String>)> {
+    let said = text(root, "/etc/hostname")?.unwrap_or_default();
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    // Red Hat's before there was a file for it (sysconfig.txt of its initscripts).
+    let network = text(root, "/etc/sysconfig/network")?.unwrap_or_default();
+    let variable =
+        |line: &str| Some(line.trim().strip_prefix("HOSTNAME=")?.trim_matches(['"', '\'']).to_owned());
+    let Some(said) = line.map(str::to_owned).or_else(|| network.lines().find_map(variable)) else {
+        return Ok((None, None));
+    };
+    let hostname = said.split('.').next().unwrap_or_default().to_owned();
+    if said != hostname {
+        return Ok((Some(hostname), Some(said)));
+    }
+    let hosts = text(root, "/etc/hosts")?.unwrap_or_default();
+    let full = |line: &str| {
+        let mut names = line.split('#').next()?.split_whitespace().skip(1);
+        let prefix = format!("{hostname}.");
+        names.find(|name| name.starts_with(&prefix)).map(str::to_owned)
+    };
+    let fqdn = hosts.lines().find_map(full);
+    Ok((Some(hostname), fqdn))
+}
+
 /// Whether some target or unit wants the unit (`systemctl enable` links it there; systemd.unit(5)).
-fn enabled(root: &Root, unit: &str) -> Result<bool> {
+fn enabled(root: &dyn Tree, unit: &str) -> Result<bool> {
     let dir = Path::new("/etc/systemd/system");
     for name in root.list(dir)? {
         if name.extension().is_some_and(|e| e == "wants" || e == "requires")

@@ -3,9 +3,11 @@
 //! ```text
 //! Assigned (kept by the host, 0600)    Site, Guest            the guest's filesystem
 //!              |                           |                            |
-//!              +------------> edits <------+------- found (read only) --+
-//!                               | Vec<Edit>
-//!                             apply: each edit changes what differs and nothing else
+//!              +-------> Identity <--------+                          found (read only)
+//!                            |                                          |
+//!                          edits <--------------------------------------+
+//!                            | Vec<Edit>
+//!                          apply: each edit changes what differs and nothing else
 //! ```
 //!
 //! An identity is assigned once and kept by the host, so that a guest that is made anew comes back as itself: same host
@@ -15,7 +17,17 @@ pub mod keys;
 pub mod assigned;
 pub mod edit;
 pub mod found;
-pub mod addresses;
+pub mod wanted;
+pub mod words;
+pub mod names;
+pub mod network;
+pub mod ids;
+pub mod ssh;
+pub mod filesystem;
 pub mod edits;
+pub mod registry;
+pub mod adopt;
+pub mod diff;
 pub mod known_hosts;
+pub mod target;
 pub mod personalise;

@@ -22,6 +22,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::backend::spec::Spec;
 use crate::backend::{Plug, PlugKind, Wires, backend};
+use crate::config::interface::FIRST_INTERFACE;
 use crate::config::site::ReadyCheck;
 use crate::console::client;
 use crate::console::heard::vsock::{self, Vsock};
@@ -29,7 +30,6 @@ use crate::console::record::RunRecord;
 use crate::host::net::Port;
 use crate::host::programs::Program;
 use crate::host::{Host, Live, filesystem, notify};
-use crate::identity::addresses::INTERFACE;
 use crate::names::{GuestName, IfName};
 use crate::paths::Paths;
 use crate::plan::network::names;
@@ -186,7 +186,7 @@ pub fn plug(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<OwnedFd> {
         PlugKind::Tap => host.open_tap(ns, port, None),
         PlugKind::Namespace => {
             let namespace = host.fresh_netns()?;
-            let peer: IfName = INTERFACE.parse().context("naming the guest's interface")?;
+            let peer: IfName = FIRST_INTERFACE.parse().context("naming the guest's interface")?;
             host.make_veth(ns, port, namespace.as_fd(), &peer, spec.mac)?;
             Ok(namespace)
         }

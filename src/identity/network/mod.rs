@@ -1,4 +1,4 @@
-//! A guest's address, written for whatever brings its network up.
+//! A guest's network, written for whatever brings it up.
 //!
 //! The same interface is `vec0`, `ens3`, `enp0s2` or `eth0` depending on what runs the guest, so that nothing may rely on
 //! the kernel's name: a `.link` file that matches the hardware address gives it one name everywhere (systemd.link(5)).
@@ -6,22 +6,22 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use crate::config::site::{Guest, Site};
+use crate::config::interface::Interface;
 use crate::identity::edit::Edit;
 use crate::identity::found::Found;
-
-/// What the guest's first interface is called inside the guest, whatever runs it.
-pub const INTERFACE: &str = "net0";
+use crate::identity::wanted::Identity;
 
 /// Edits that give the guest its address, for the renderer that it really uses; where both are there, networkd if it is
 /// enabled, else ifupdown, and the other one is left with nothing to do.
-pub fn edits(site: &Site, guest: &Guest, found: &Found) -> Vec<Edit> {
+pub fn edits(identity: &Identity, found: &Found) -> Vec<Edit> {
     let mut edits = Vec::new();
-    let link = format!("[Match]\nMACAddress={}\n\n[Link]\nName={INTERFACE}\n", guest.mac);
+    let Some(interface) = identity.interfaces.first() else { return edits };
+    let mac = interface.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    let link = format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={}\n", interface.name);
     edits.push(Edit::text("/etc/systemd/network/10-gridgate.link", link));
     let by_networkd = found.networkd_enabled || !found.ifupdown;
     if by_networkd {
-        edits.push(Edit::text("/etc/systemd/network/10-gridgate.network", networkd(site, guest)));
+        edits.push(Edit::text("/etc/systemd/network/10-gridgate.network", networkd(identity, interface)));
         if found.networkd && !found.networkd_enabled {
             edits.push(Edit::link(
                 "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
@@ -32,39 +32,46 @@ pub fn edits(site: &Site, guest: &Guest, found: &Found) -> Vec<Edit> {
         edits.push(Edit::remove("/etc/systemd/network/10-gridgate.network"));
     }
     if found.ifupdown {
-        let ours = if by_networkd { String::new() } else { ifupdown(site, guest) };
+        let ours = if by_networkd { String::new() } else { ifupdown(identity, interface) };
         let loopback = "auto lo\niface lo inet loopback\n";
         edits.push(Edit::text("/etc/network/interfaces", format!("{loopback}{ours}")));
     }
     edits
 }
 
-fn networkd(site: &Site, guest: &Guest) -> String {
-    let mut text = format!("[Match]\nMACAddress={}\n\n[Network]\n", guest.mac);
+fn networkd(identity: &Identity, interface: &Interface) -> String {
+    let mac = interface.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    let mut text = format!("[Match]\nMACAddress={mac}\n\n[Network]\n");
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "Address={}/{}", guest.address, guest.prefix);
-    if let Some(gateway) = guest.gateway {
+    for address in &interface.addresses {
+        let _ = writeln!(text, "Address={address}");
+    }
+    for gateway in &interface.gateways {
         let _ = writeln!(text, "Gateway={gateway}");
     }
-    for server in &site.dns {
+    for server in &identity.dns {
         let _ = writeln!(text, "DNS={server}");
     }
-    if !site.domain.is_empty() {
-        let _ = writeln!(text, "Domains={}", site.domain);
+    if !identity.search.is_empty() {
+        let _ = writeln!(text, "Domains={}", identity.search.join(" "));
     }
     text.push_str("DHCP=no\nIPv6AcceptRA=no\n");
     text
 }
 
-fn ifupdown(site: &Site, guest: &Guest) -> String {
-    let family = if guest.address.is_ipv4() { "inet" } else { "inet6" };
-    let mut text = format!("\nauto {INTERFACE}\niface {INTERFACE} {family} static\n");
-    let _ = writeln!(text, "    address {}/{}", guest.address, guest.prefix);
-    if let Some(gateway) = guest.gateway {
-        let _ = writeln!(text, "    gateway {gateway}");
+fn ifupdown(identity: &Identity, interface: &Interface) -> String {
+    let name = &interface.name;
+    let mut text = format!("\nauto {name}\n");
+    for address in &interface.addresses {
+        let family = if address.addr().is_ipv4() { "inet" } else { "inet6" };
+        let _ = writeln!(text, "iface {name} {family} static\n    address {address}");
+        let same = |gateway: &&IpAddr| gateway.is_ipv4() == address.addr().is_ipv4();
+        if let Some(gateway) = interface.gateways.iter().find(same) {
+            let _ = writeln!(text, "    gateway {gateway}");
+        }
     }
-    if !site.dns.is_empty() {
-        let servers: Vec<String> = site.dns.iter().map(IpAddr::to_string).collect();
+    if !identity.dns.is_empty() {
+        let servers: Vec<String> = identity.dns.iter().map(IpAddr::to_string).collect();
         let _ = writeln!(text, "    dns-nameservers {}", servers.join(" "));
     }
     text
@@ -73,7 +80,7 @@ fn ifupdown(site: &Site, guest: &Guest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::edits::tests::site;
+    use crate::identity::edits::tests::identity;
 
     fn text(edits: &[Edit], path: &str) -> Option<String> {
         edits.iter().find_map(|edit| match edit {
@@ -86,9 +93,8 @@ mod tests {
 
     #[test]
     fn a_guest_with_networkd_gets_its_address_by_hardware_address() {
-        let site = site();
         let found = Found { networkd: true, networkd_enabled: true, ..Found::default() };
-        let edits = edits(&site, &site.guests[0], &found);
+        let edits = edits(&identity(0), &found);
         let network = text(&edits, "/etc/systemd/network/10-gridgate.network").unwrap();
         assert_eq!(
             network,
@@ -100,9 +106,8 @@ mod tests {
 
     #[test]
     fn a_guest_with_ifupdown_alone_gets_an_interfaces_file() {
-        let site = site();
         let found = Found { ifupdown: true, networkd: true, ..Found::default() };
-        let edits = edits(&site, &site.guests[0], &found);
+        let edits = edits(&identity(0), &found);
         let interfaces = text(&edits, "/etc/network/interfaces").unwrap();
         assert!(
             interfaces.contains("iface net0 inet static\n    address 10.77.0.10/24\n    gateway 10.77.0.1\n")
@@ -112,9 +117,8 @@ mod tests {
 
     #[test]
     fn where_both_are_there_the_enabled_one_gets_the_address_and_the_other_only_loopback() {
-        let site = site();
         let found = Found { ifupdown: true, networkd: true, networkd_enabled: true, ..Found::default() };
-        let edits = edits(&site, &site.guests[0], &found);
+        let edits = edits(&identity(0), &found);
         assert_eq!(
             text(&edits, "/etc/network/interfaces").as_deref(),
             Some("auto lo\niface lo inet loopback\n")
@@ -124,9 +128,8 @@ mod tests {
 
     #[test]
     fn a_disabled_networkd_is_enabled_where_nothing_else_is_there() {
-        let site = site();
         let found = Found { networkd: true, ..Found::default() };
-        let edits = edits(&site, &site.guests[0], &found);
+        let edits = edits(&identity(0), &found);
         assert!(
             edits
                 .iter()

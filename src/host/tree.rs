@@ -1,0 +1,90 @@
+//! What can be done to a guest's filesystem, whatever opens it: the kernel's mount, or a program of its own without one.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::root::{Change, Entry, FileMode, Root};
+
+/// A filesystem whose every path is resolved inside it, as the guest would, and never leads out of it.
+///
+/// Every change is of the kind "make it so": what is so already is not touched, not even its times.
+pub trait Tree {
+    /// What is at the path; `None` if nothing is. The path's own entry, links to its directory followed.
+    fn entry(&self, path: &Path) -> Result<Option<Entry>>;
+    /// A regular file's content, links followed inside; `None` if there is no such file. Anything but a regular file, or one
+    /// over [`super::root::LARGEST_READ`], is an error.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
+    /// Names in a directory, sorted; none if there is no directory.
+    fn list(&self, path: &Path) -> Result<Vec<PathBuf>>;
+    /// Names in a directory one by one, in no order, until `each` has enough and gives `false`.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+        let _ = self.list(path)?.iter().find(|name| !each(name.as_os_str()));
+        Ok(())
+    }
+    /// A directory, its parents too if they are missing.
+    fn make_dir(&self, path: &Path, mode: u32) -> Result<Change>;
+    /// A regular file with this content in place of what was there; a file hands on its owner, extended attributes and,
+    /// unless told otherwise, its mode. A directory is refused.
+    fn write(&self, path: &Path, content: &[u8], mode: FileMode) -> Result<Change>;
+    /// A symbolic link; its target is not looked at.
+    fn link(&self, path: &Path, target: &Path) -> Result<Change>;
+    /// No file, link or special file there; a directory is refused.
+    fn remove(&self, path: &Path) -> Result<Change>;
+    /// Nothing there; a directory goes with all that is in it. Links are removed, never followed.
+    fn remove_tree(&self, path: &Path) -> Result<Change>;
+    /// Nothing in the directory, which stays itself; what is no directory is left alone.
+    fn clear(&self, path: &Path) -> Result<Change> {
+        let mut change = Change::Same;
+        if self.entry(path)? == Some(Entry::Dir) {
+            for name in self.list(path)? {
+                self.remove_tree(&path.join(name))?;
+                change = Change::Changed;
+            }
+        }
+        Ok(change)
+    }
+}
+
+impl Tree for Root {
+    fn entry(&self, path: &Path) -> Result<Option<Entry>> {
+        Root::entry(self, path)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        Root::read(self, path)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        Root::list(self, path)
+    }
+
+    fn make_dir(&self, path: &Path, mode: u32) -> Result<Change> {
+        Root::make_dir(self, path, mode)
+    }
+
+    fn write(&self, path: &Path, content: &[u8], mode: FileMode) -> Result<Change> {
+        Root::write(self, path, content, mode)
+    }
+
+    fn link(&self, path: &Path, target: &Path) -> Result<Change> {
+        Root::link(self, path, target)
+    }
+
+    fn remove(&self, path: &Path) -> Result<Change> {
+        Root::remove(self, path)
+    }
+
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+        Root::names(self, path, each)
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<Change> {
+        Root::remove_tree(self, path)
+    }
+
+    fn clear(&self, path: &Path) -> Result<Change> {
+        Root::clear(self, path)
+    }
+}

@@ -1,0 +1,73 @@
+//! What a filesystem is to become, as one value.
+
+use std::net::IpAddr;
+
+use crate::config::interface::Interface;
+use crate::config::site::{Guest, Site};
+use crate::identity::assigned::Assigned;
+
+/// Everything that makes an installed system itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// The host name's first label.
+    pub hostname: String,
+    /// First label and domain; the label alone if there is no domain.
+    pub fqdn: String,
+    /// The domain; empty if there is none.
+    pub domain: String,
+    /// Its own names and those of others that it knows without a name server; its own first.
+    pub hosts: Vec<HostLine>,
+    /// Its network interfaces, the first one first.
+    pub interfaces: Vec<Interface>,
+    /// Name servers; empty: names come from the hosts file alone.
+    pub dns: Vec<IpAddr>,
+    /// Domains that names are completed with.
+    pub search: Vec<String>,
+    /// Time servers.
+    pub ntp: Vec<String>,
+    /// Public keys that may log in as root, the site's own first; none: whoever may, still may.
+    pub authorized_keys: Vec<String>,
+    /// What is drawn once and kept.
+    pub assigned: Assigned,
+}
+
+/// One line of hosts(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLine {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its names, the full one first.
+    pub names: Vec<String>,
+}
+
+impl Identity {
+    /// The identity of a guest of a site. `site_key` is the public line of the site's own key.
+    pub fn of(site: &Site, guest: &Guest, assigned: Assigned, site_key: &str) -> Self {
+        let keys = std::iter::once(site_key).chain(site.admin_keys.iter().map(String::as_str));
+        Self {
+            hostname: guest.name.as_str().to_owned(),
+            fqdn: guest.fqdn.clone(),
+            domain: guest.fqdn.split_once('.').map(|(_, domain)| domain.to_owned()).unwrap_or_default(),
+            hosts: host_lines(site, guest),
+            interfaces: guest.interfaces(),
+            dns: site.dns.clone(),
+            search: Some(site.domain.clone()).into_iter().filter(|domain| !domain.is_empty()).collect(),
+            ntp: site.ntp.clone(),
+            authorized_keys: keys.map(str::to_owned).collect(),
+            assigned,
+        }
+    }
+}
+
+/// The guest itself comes first: `hostname -f` takes the first line that has its name (hostname(1)).
+fn host_lines(site: &Site, guest: &Guest) -> Vec<HostLine> {
+    let others = site.guests.iter().filter(|other| other.name != guest.name);
+    let line = |one: &Guest| {
+        let mut names = vec![one.fqdn.clone()];
+        if one.fqdn != one.name.as_str() {
+            names.push(one.name.as_str().to_owned());
+        }
+        HostLine { address: one.address, names }
+    };
+    std::iter::once(guest).chain(others).map(line).collect()
+}
