@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::site::Guest;
-use crate::names::{IfName, MacAddr};
+use crate::names::{MacAddr, NicName};
 
 /// One network interface inside a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interface {
     /// What it is called inside the guest, whatever runs the guest.
-    pub name: IfName,
+    pub name: NicName,
     /// What it is made of.
     pub kind: InterfaceKind,
     /// Its hardware address; of an Ethernet interface also what it is known by.
@@ -38,17 +38,69 @@ pub enum InterfaceKind {
     /// Tagged packets of another interface (IEEE 802.1Q).
     Vlan {
         /// The other interface.
-        parent: IfName,
+        parent: NicName,
         /// 1 to 4094.
         id: u16,
     },
     /// Several interfaces as one (the kernel's bonding driver).
     Bond {
         /// Its interfaces.
-        members: Vec<IfName>,
-        /// As the kernel calls it: `active-backup`, `802.3ad`, ...
-        mode: String,
+        members: Vec<NicName>,
+        /// How they share the work.
+        mode: BondMode,
     },
+}
+
+/// How the interfaces of a bond share the work (the kernel's Documentation/networking/bonding.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BondMode {
+    /// One after the other.
+    RoundRobin,
+    /// One works, the others wait for its end.
+    #[default]
+    ActiveBackup,
+    /// Chosen by a hash of the addresses.
+    Xor,
+    /// All send everything.
+    Broadcast,
+    /// IEEE 802.3ad: agreed with the switch.
+    Lacp,
+    /// By load when sending.
+    TransmitLoad,
+    /// By load in both directions.
+    AdaptiveLoad,
+}
+
+impl BondMode {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::RoundRobin,
+        Self::ActiveBackup,
+        Self::Xor,
+        Self::Broadcast,
+        Self::Lacp,
+        Self::TransmitLoad,
+        Self::AdaptiveLoad,
+    ];
+
+    /// As the kernel calls it, and with it every kind of network configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "balance-rr",
+            Self::ActiveBackup => "active-backup",
+            Self::Xor => "balance-xor",
+            Self::Broadcast => "broadcast",
+            Self::Lacp => "802.3ad",
+            Self::TransmitLoad => "balance-tlb",
+            Self::AdaptiveLoad => "balance-alb",
+        }
+    }
+}
+
+impl Serialize for BondMode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// Which families' addresses are asked for.

@@ -19,9 +19,8 @@ pub fn edits(identity: &Identity, found: &Found) -> Result<Vec<Edit>> {
     let mut edits = vec![
         Edit::text("/etc/hostname", format!("{}\n", identity.hostname)),
         Edit::text("/etc/hosts", hosts(identity)),
-        Edit::text("/etc/resolv.conf", resolv_conf(identity)),
     ];
-    edits.extend(network::edits(identity, found));
+    edits.extend(network::render(identity, &found.network).edits);
     if !identity.ntp.is_empty() {
         let servers = identity.ntp.join(" ");
         edits.push(Edit::text(
@@ -64,11 +63,8 @@ pub fn edits(identity: &Identity, found: &Found) -> Result<Vec<Edit>> {
 /// personalised with, the disk is behind. (Hexadecimal BLAKE3; what was drawn for the guest does not change.)
 pub fn digest(site: &Site, guest: &Guest) -> String {
     let identity = Identity::of(site, guest, Assigned::nothing(), "");
-    let (hosts, resolv_conf) = (hosts(&identity), resolv_conf(&identity));
-    let mut text = format!("1\n{hosts}\n{resolv_conf}\n{}\n", identity.ntp.join(" "));
-    for edit in network::edits(&identity, &Found { ifupdown: true, ..Found::default() }) {
-        let _ = writeln!(text, "{edit:?}");
-    }
+    let mut text = format!("2\n{}\n{}\n", hosts(&identity), identity.ntp.join(" "));
+    let _ = writeln!(text, "{:?} {:?} {:?}", identity.interfaces, identity.dns, identity.search);
     let _ = writeln!(text, "{}", site.admin_keys.join("\n"));
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
@@ -77,20 +73,6 @@ fn hosts(identity: &Identity) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for line in &identity.hosts {
         let _ = writeln!(text, "{}\t{}", line.address, line.names.join(" "));
-    }
-    text
-}
-
-fn resolv_conf(identity: &Identity) -> String {
-    let mut text = String::new();
-    if !identity.search.is_empty() {
-        let _ = writeln!(text, "search {}", identity.search.join(" "));
-    }
-    for server in &identity.dns {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    if identity.dns.is_empty() {
-        text.push_str("# the site has no name server; names come from /etc/hosts\n");
     }
     text
 }

@@ -6,16 +6,13 @@ use anyhow::Result;
 
 use crate::host::root::Entry;
 use crate::host::tree::Tree;
+use crate::identity::network;
 
 /// What was found in a guest's filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
-    /// systemd-networkd is installed.
-    pub networkd: bool,
-    /// systemd-networkd comes up at boot.
-    pub networkd_enabled: bool,
-    /// ifupdown is installed.
-    pub ifupdown: bool,
+    /// What brings its network up.
+    pub network: network::found::Found,
     /// The machine-id that it has now, if any.
     pub machine_id: Option<String>,
     /// Host key files, public halves too.
@@ -27,7 +24,6 @@ pub struct Found {
 impl Found {
     /// Looks around.
     pub fn look(root: &dyn Tree) -> Result<Self> {
-        let there = |path: &str| -> Result<bool> { Ok(root.entry(Path::new(path))?.is_some()) };
         let machine_id = match root.read(Path::new("/etc/machine-id")) {
             Ok(Some(id)) => Some(String::from_utf8_lossy(&id).trim().to_owned()),
             // Something odd is there; it will be replaced.
@@ -40,18 +36,8 @@ impl Found {
                 host_keys.push(name);
             }
         }
-        let mut networkd = false;
-        for unit in ["/lib/systemd/system", "/usr/lib/systemd/system"] {
-            networkd = networkd || there(&format!("{unit}/systemd-networkd.service"))?;
-        }
-        let mut ifupdown = false;
-        for program in ["/sbin/ifup", "/usr/sbin/ifup"] {
-            ifupdown = ifupdown || there(program)?;
-        }
         Ok(Self {
-            networkd,
-            networkd_enabled: networkd && enabled(root, "systemd-networkd.service")?,
-            ifupdown,
+            network: network::found::Found::look(root)?,
             machine_id,
             host_keys,
             own_dbus_id: matches!(
@@ -60,17 +46,4 @@ impl Found {
             ),
         })
     }
-}
-
-/// Whether some target or unit wants the unit (`systemctl enable` links it there; systemd.unit(5)).
-fn enabled(root: &dyn Tree, unit: &str) -> Result<bool> {
-    let dir = Path::new("/etc/systemd/system");
-    for name in root.list(dir)? {
-        if name.extension().is_some_and(|e| e == "wants" || e == "requires")
-            && root.entry(&dir.join(&name).join(unit))?.is_some()
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -16,9 +16,9 @@
 pub mod keys;
 pub mod assigned;
 pub mod edit;
-pub mod found;
 pub mod wanted;
 pub mod network;
+pub mod found;
 pub mod edits;
 pub mod known_hosts;
 pub mod personalise;

@@ -14,6 +14,7 @@ use crate::host::tree::Tree;
 use crate::identity::assigned;
 use crate::identity::edits::{digest, edits};
 use crate::identity::found::Found;
+use crate::identity::network::{self, Note};
 use crate::identity::wanted::Identity;
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -41,6 +42,8 @@ impl Personalised {
 pub struct Personalisation {
     /// Paths inside the guest, in the order of the edits.
     pub changed: Vec<PathBuf>,
+    /// What whoever asked for it should know.
+    pub notes: Vec<Note>,
 }
 
 /// Makes the guest's disk the guest: its identity is drawn if it has none yet, the filesystem grows to the disk's size
@@ -79,7 +82,8 @@ fn remember(host: &dyn Host, paths: &Paths, guest: &GuestName, record: &Personal
 /// Makes a tree that guest.
 pub fn tree(root: &dyn Tree, identity: &Identity) -> Result<Personalisation> {
     let found = Found::look(root)?;
-    let mut done = Personalisation::default();
+    let notes = network::render(identity, &found.network).notes;
+    let mut done = Personalisation { changed: Vec::new(), notes };
     for edit in edits(identity, &found)? {
         if edit.apply(root)? == Change::Changed {
             done.changed.push(edit.path().to_owned());
