@@ -1,5 +1,6 @@
 //! The process's edge: parse, run, print the error once, exit.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -7,11 +8,11 @@ use clap::Parser;
 use gridgate::cli::{self, Cli, Ending, Exit, units};
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os();
-    if words.next().is_some_and(|program| units::is_generator(Path::new(&program))) {
-        return generator(words.next().as_deref().map(Path::new));
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if words.first().is_some_and(|program| units::is_generator(Path::new(program))) {
+        return generator(words.get(1).map(Path::new));
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed stdout is no reason for another message.
@@ -19,8 +20,8 @@ fn main() -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    match cli::run(cli) {
-        Ok(exit) => ExitCode::from(exit as u8),
+    match cli::run(&cli, &words) {
+        Ok(status) => ExitCode::from(status),
         Err(error) => match error.downcast_ref::<Ending>() {
             Some(ending) => {
                 if !ending.message.is_empty() {

@@ -103,6 +103,16 @@ impl Paths {
         self.guest(guest).join("identity.json")
     }
 
+    /// Identities of machines that are no guests of the site, which were personalised by name.
+    pub fn identities(&self) -> PathBuf {
+        self.state.join("identities")
+    }
+
+    /// One of them, by its full name.
+    pub fn machine_identity(&self, fqdn: &str) -> PathBuf {
+        self.identities().join(format!("{fqdn}.json"))
+    }
+
     /// Limits that `gridgate limit` was told, over those of the site's files.
     pub fn limits(&self, guest: &GuestName) -> PathBuf {
         self.guest(guest).join("limits.json")

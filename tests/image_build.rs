@@ -61,9 +61,48 @@ fn a_failed_build_tells_what_the_program_said_and_leaves_nothing() {
     let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
     let error = build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).unwrap_err();
     let error = format!("{error:#}");
-    assert!(error.starts_with("building image 'x': 'setpriv "), "{error}");
+    let begins = "building image 'x': installing packages of Debian bookworm: 'setpriv ";
+    assert!(error.starts_with(begins), "{error}");
     assert!(error.contains("apt-get update"), "{error}");
     assert_eq!(site.in_images(), [""; 0]);
+}
+
+/// An archive's index, signed with a key that was thrown away.
+const SIGNED_BY_NOBODY: &str = "\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+Origin: nobody
+Suite: bookworm
+Codename: bookworm
+Date: Sat, 01 Nov 2025 00:00:00 UTC
+Components: main
+Architectures: amd64
+SHA256:
+-----BEGIN PGP SIGNATURE-----
+
+iHUEARYIAB0WIQR3urBiIHnPShy3UBWWJ0msuBA6CwUCawE0xQAKCRCWJ0msuBA6
+C31kAP4+yn+/S6L54wlLSteOgJboGTGKInIOdDhMg4j81WP1/QD/bUf3pBlDyUkb
+Uh07LhU3aFXU7DQ1qhAxeeuaryiN+go=
+=YorP
+-----END PGP SIGNATURE-----
+";
+
+#[test]
+fn who_has_none_of_an_archives_keys_is_told_where_they_come_from() {
+    if !can_build() {
+        return;
+    }
+    let site = Site::new();
+    let index = site.dir.path().join("archive/dists/bookworm");
+    fs::create_dir_all(&index).unwrap();
+    fs::write(index.join("InRelease"), SIGNED_BY_NOBODY).unwrap();
+    let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
+    let error = build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).unwrap_err();
+    let error = format!("{error:#}");
+    let told = "building image 'x': checking who signed Debian bookworm: this machine knows none of the keys; hint: ";
+    assert!(error.starts_with(told), "{error}");
+    assert!(error.contains("debian-archive-keyring"), "{error}");
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["check"]));
     told(&printed(&site, &["check", "--explain", "memory"]));
     told(&printed(&site, &["check", "--set", "ce.memroy=1G"]));
+    told(&printed(&site, &["profile", "list"]));
     told(&printed(&site, &["status"]));
     told(&printed(&site, &["limit", "ce"]));
     let ignored = Ignored { limit: "cpu", why: "no".to_owned() };

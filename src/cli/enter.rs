@@ -17,7 +17,7 @@ use crate::paths::Paths;
 pub struct Args {
     /// Command and its arguments; your shell if there are none
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    pub command: Vec<OsString>,
 }
 
 /// Becomes the shell or command, whose exit status is then this process's; returns only if that fails. The working

@@ -10,6 +10,8 @@ pub mod events;
 pub mod gc;
 pub mod generate;
 pub mod hold;
+pub mod host;
+pub mod hosted;
 pub mod image;
 pub mod init;
 pub mod launch;
@@ -19,6 +21,8 @@ pub mod names;
 pub mod prepare;
 pub mod network;
 pub mod panes;
+pub mod personalise;
+pub mod profile;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -26,6 +30,7 @@ pub mod units;
 pub mod up;
 pub mod wait;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,7 +53,7 @@ const EVERYWHERE: &str = "Options of every command";
 
 /// A whole grid site's gateway on one box
 #[derive(Debug, Parser)]
-#[command(name = "gridgate", version, max_term_width = 80)]
+#[command(name = "gridgate", version = crate::remote::LONG_VERSION, max_term_width = 80)]
 pub struct Cli {
     /// Directory with the site's files
     #[arg(
@@ -79,6 +84,9 @@ pub struct Cli {
     /// Say each step
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub verbose: bool,
+    /// Where to do it
+    #[command(flatten)]
+    pub elsewhere: host::Args,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -95,6 +103,9 @@ pub enum Command {
     /// Build, look at and remove golden images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at what guests are configured to be
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     Plan(up::PlanArgs),
     Up(up::Args),
     Down(down::Args),
@@ -104,6 +115,7 @@ pub enum Command {
     Restart(lifecycle::RestartArgs),
     Kill(lifecycle::KillArgs),
     Limit(limit::Args),
+    Personalise(Box<personalise::Args>),
     Wait(wait::Args),
     Console(console::ConsoleArgs),
     Ssh(ssh::Args),
@@ -120,6 +132,8 @@ pub enum Command {
     Launch(launch::Args),
     #[command(hide = true)]
     Hold(hold::HoldArgs),
+    #[command(hide = true)]
+    Hosted(hosted::Args),
     #[command(hide = true)]
     Network(network::Args),
     #[command(hide = true)]
@@ -306,16 +320,28 @@ impl Context {
     }
 }
 
-/// Runs one command; the caller prints the error, if there is one.
-pub fn run(cli: Cli) -> Result<Exit> {
+/// Runs one command, here or on another box; the process's exit status, which elsewhere may be another than those of
+/// [`Exit`]. `words` are those that the command line was read from. The caller prints the error, if there is one.
+pub fn run(cli: &Cli, words: &[OsString]) -> Result<u8> {
     let talk = match (cli.quiet, cli.verbose) {
         (true, _) => Talk::Quiet,
         (false, false) => Talk::Normal,
         (false, true) => Talk::Verbose,
     };
+    let progress = Progress::new(talk);
+    if let Some(status) = host::run(cli, words, &progress)? {
+        return Ok(status);
+    }
+    match &cli.command {
+        Command::Hosted(args) => hosted::run(args),
+        _ => run_here(cli, progress).map(|exit| exit as u8),
+    }
+}
+
+fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let paths = Paths::new(&absolute(&cli.site), &absolute(&cli.state));
-    let context = Context { paths, json: cli.json, progress: Progress::new(talk), host: Live };
+    let context = Context { paths, json: cli.json, progress, host: Live };
     match &cli.command {
         Command::Init(args) => init::run(args, &context.host),
         Command::Check(args) => check::run(args, &context),
@@ -329,6 +355,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
             let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
             image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
         }
+        Command::Profile(command) => profile::run(command, &context),
         Command::Plan(args) => up::plan(args, &context),
         Command::Up(args) => up::run(args, &context),
         Command::Down(args) => down::run(args, &context),
@@ -338,6 +365,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Restart(args) => lifecycle::restart(args, &context),
         Command::Kill(args) => lifecycle::kill(args, &context),
         Command::Limit(args) => limit::run(args, &context),
+        Command::Personalise(args) => personalise::run(args, &context),
         Command::Wait(args) => wait::run(args, &context),
         Command::Console(args) => {
             if let (Some(guest), false) = (&args.guest, args.all) {
@@ -362,6 +390,8 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
         Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
+        // Its end is that of the command that it runs.
+        Command::Hosted(args) => hosted::run(args).map(|_| Exit::Done),
         Command::Network(args) => network::run(args, &context),
         Command::Unit(args) => unit::run(args, &context),
     }
@@ -395,6 +425,8 @@ mod tests {
             "check --explain ce.memory",
             "doctor --json",
             "image build debian-12",
+            "profile list",
+            "profile render ce /etc/motd",
             "plan ce",
             "up",
             "up --desired",
@@ -405,6 +437,10 @@ mod tests {
             "restart ce",
             "kill ce",
             "limit ce cpu=50% memory=none",
+            "personalise ce --diff",
+            "personalise ui --as wn --new-identity",
+            "personalise --disk /d --partition 2 --as ce",
+            "personalise --tree /t --hostname ce --domain example.org --address 10.0.0.2/24 --mac 52:54:00:00:00:01",
             "wait ce --for stopped --timeout 5s",
             "console ce --read-only",
             "console --all",
@@ -419,6 +455,7 @@ mod tests {
             "names",
             "launch ce",
             "hold",
+            "hosted --input -- status a+20b",
             "network up",
             "unit stop ce",
         ] {

@@ -27,7 +27,7 @@ pub struct Args {
     user: String,
     /// Command for the guest's shell; a login if there is none
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    pub command: Vec<OsString>,
 }
 
 /// Becomes ssh, whose exit status is then this process's; returns only if that fails.

@@ -29,6 +29,7 @@ pub mod lines;
 pub mod log;
 pub mod logread;
 pub mod matches;
+pub mod moment;
 pub mod protocol;
 pub mod ready;
 pub mod record;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::site::ReadyCheck;
+use crate::console::moment::Moment;
 use crate::console::{exit, now_ms};
 use crate::host::Live;
 use crate::host::files::Files;
@@ -70,6 +71,11 @@ impl RunRecord {
         exit::note_power_cut(paths, guest)?;
         write_json(&paths.last_run(guest), self)?;
         write_json(&paths.run_record(guest), self)
+    }
+
+    /// When it was launched. The process is as old as the launch: it became the hypervisor, or is just about to.
+    pub fn launched(&self) -> Moment {
+        Moment::of_ticks(self.launched_at_ms, self.start_ticks)
     }
 
     /// Whether that very process still runs; one that has ended but was not yet waited for does not.
@@ -152,9 +158,15 @@ pub struct ReadyRecord {
     /// When this boot began: the launch, or the last reboot.
     #[serde(default)]
     pub began_at_ms: u64,
+    /// The same, in milliseconds since the host's boot.
+    #[serde(default)]
+    pub began_up_ms: Option<u64>,
     /// When it first was ready in this boot; none if it never was.
     #[serde(default)]
     pub ready_at_ms: Option<u64>,
+    /// The same, in milliseconds since the host's boot.
+    #[serde(default)]
+    pub ready_up_ms: Option<u64>,
     /// What the guest itself last said of its state, in a few words.
     #[serde(default)]
     pub said: Option<String>,
@@ -167,6 +179,11 @@ pub struct ReadyRecord {
 }
 
 impl ReadyRecord {
+    /// When it first was ready in this boot.
+    pub fn ready(&self) -> Option<Moment> {
+        Some(Moment { at_ms: self.ready_at_ms?, up_ms: self.ready_up_ms? })
+    }
+
     /// The guest's record; `None` if it is not running.
     pub fn read(paths: &Paths, guest: &GuestName) -> Result<Option<Self>> {
         read_json(&paths.ready_record(guest))

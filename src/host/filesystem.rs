@@ -13,6 +13,8 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use super::loopdev::LoopDevice;
 use super::programs::{Program, Programs};
 use super::root::Root;
+use super::superblock::{self, FilesystemKind, Superblock};
+use super::volume::Volume;
 
 /// What is to be true of the filesystem itself once it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,9 +27,40 @@ pub struct Shape {
 
 /// What gridgate asks of guests' filesystems.
 pub trait Filesystems {
-    /// Opens a raw ext4 disk image, gives it the shape asked for, and lets `edit` work in it. When this returns, all is
-    /// written to the disk image and the filesystem is closed. Only for disks that no guest is running on.
-    fn edit_disk(&self, disk: &Path, shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()>;
+    /// Opens a filesystem, lets `edit` work in it, and gives it the shape asked for, its UUID last. When this returns, all is
+    /// written and the filesystem is closed. Only for volumes that no guest is running on. `edit` is told what the
+    /// superblock said before.
+    fn edit_volume(
+        &self,
+        volume: &Volume,
+        shape: Shape,
+        edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Opens a filesystem for reading alone: not a byte of it is changed. What is still in the journal of one that was not
+    /// unmounted is not seen.
+    fn look_at_volume(
+        &self,
+        volume: &Volume,
+        look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()>;
+
+    /// As [`Filesystems::edit_volume`], for a disk image that is one filesystem.
+    fn edit_disk(
+        &self,
+        disk: &Path,
+        shape: Shape,
+        edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        self.edit_volume(&Volume::whole(disk), shape, edit)
+    }
+}
+
+/// What a mount is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Look,
+    Change,
 }
 
 // EXT4_IOC_RESIZE_FS and EXT4_IOC_SETFSUUID (since 6.0) of linux/ext4.h.
@@ -49,56 +82,64 @@ struct FsUuid {
     uuid: [u8; 16],
 }
 
-const EXT4_MAGIC_OFFSET: u64 = 1024 + 0x38;
-const EXT4_UUID_OFFSET: u64 = 1024 + 0x68;
-const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
-
-/// The UUID in an ext4 superblock; an error if the file holds no ext4 filesystem.
-pub fn ext4_uuid(disk: &Path) -> Result<[u8; 16]> {
-    use std::os::unix::fs::FileExt;
-    let what = || format!("looking for an ext4 filesystem in '{}'", disk.display());
-    let file = std::fs::File::open(disk).with_context(what)?;
-    let (mut magic, mut uuid) = ([0u8; 2], [0u8; 16]);
-    file.read_exact_at(&mut magic, EXT4_MAGIC_OFFSET).with_context(what)?;
-    file.read_exact_at(&mut uuid, EXT4_UUID_OFFSET).with_context(what)?;
-    if magic != EXT4_MAGIC {
-        anyhow::bail!("{}: it has none", what());
-    }
-    Ok(uuid)
-}
-
 impl Filesystems for super::Live {
-    fn edit_disk(&self, disk: &Path, shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()> {
-        let what = || format!("opening the filesystem of '{}'", disk.display());
-        let now = ext4_uuid(disk)?;
-        let (root, device) = mount(disk).with_context(what)?;
-        let grown = !shape.grow || grow(&root, disk)?;
-        let wanted = shape.uuid.filter(|uuid| *uuid != now);
+    fn edit_volume(
+        &self,
+        volume: &Volume,
+        shape: Shape,
+        edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        let what = || format!("opening the filesystem of '{volume}'");
+        let found = superblock::expect(&volume.file, volume.offset)?;
+        let (root, device) = mount(volume, found.kind, Access::Change).with_context(what)?;
+        let grown = !shape.grow || found.kind != FilesystemKind::Ext4 || grow(&root, volume)?;
+        let edited = edit(&root, found);
+        // After the edit: what the filesystem's files say about its UUID is right before it has the new one, and if this is
+        // cut short between the two it still has the one that the next attempt looks for.
+        let wanted = shape.uuid.filter(|uuid| *uuid != found.uuid && edited.is_ok());
         let set_while_mounted = match wanted {
-            Some(uuid) => set_uuid(&root, uuid),
+            Some(uuid) => found.kind == FilesystemKind::Ext4 && set_uuid(&root, uuid),
             None => true,
         };
-        let edited = edit(&root);
-        let synced = sync(&root).with_context(|| format!("writing '{}' out", disk.display()));
+        let synced = sync(&root).with_context(|| format!("writing '{volume}' out"));
         drop(root);
         // Closing the last handle of a mount only begins the unmount; what comes next must not meet its end.
-        let closed = device
-            .wait_until_unused()
-            .with_context(|| format!("closing the filesystem of '{}'", disk.display()));
-        drop(device);
+        let closed =
+            device.wait_until_unused().with_context(|| format!("closing the filesystem of '{volume}'"));
         edited?;
         synced?;
         closed?;
+        let device = device.path().as_os_str();
         if !grown {
             // -f: it would ask for a check first, but the kernel has just replayed the journal and unmounted it clean.
-            self.run(&Program::new("resize2fs").arg("-f").arg(disk.as_os_str()))?;
+            self.run(&Program::new("resize2fs").arg("-f").arg(device))?;
         }
         if let (Some(uuid), false) = (wanted, set_while_mounted) {
-            // Kernels before 6.0 cannot do it on a mounted filesystem.
             let uuid = uuid_text(&uuid);
-            self.run(&Program::new("tune2fs").arg("-U").arg(uuid).arg(disk.as_os_str()))?;
+            self.run(&match found.kind {
+                // Kernels before 6.0 cannot do it on a mounted filesystem.
+                FilesystemKind::Ext4 => Program::new("tune2fs").arg("-U").arg(uuid).arg(device),
+                FilesystemKind::Xfs => Program::new("xfs_admin").arg("-U").arg(uuid).arg(device),
+                // -M changes one block where -U would write every block of the filesystem anew (btrfstune(8)).
+                FilesystemKind::Btrfs => Program::new("btrfstune").arg("-f").arg("-M").arg(uuid).arg(device),
+            })?;
         }
         Ok(())
+    }
+
+    fn look_at_volume(
+        &self,
+        volume: &Volume,
+        look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        let found = superblock::expect(&volume.file, volume.offset)?;
+        let mounted = mount(volume, found.kind, Access::Look);
+        let (root, device) = mounted.with_context(|| format!("opening the filesystem of '{volume}'"))?;
+        let looked = look(&root, found);
+        drop(root);
+        let closed = device.wait_until_unused();
+        looked?;
+        closed.with_context(|| format!("closing the filesystem of '{volume}'"))
     }
 }
 
@@ -111,24 +152,46 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 /// Mounts a guest's disk for a guest that shares the host's kernel: set-id programs and devices work as they would on a
 /// disk of its own. The mount is attached nowhere yet, and vanishes with its last user.
 pub fn mount_for_guest(disk: &Path) -> Result<std::os::fd::OwnedFd> {
-    ext4_uuid(disk)?;
-    detached(&LoopDevice::attach(disk, false)?, MountAttrFlags::MOUNT_ATTR_RELATIME)
+    let kind = superblock::expect(disk, 0)?.kind;
+    let device = LoopDevice::attach(&Volume::whole(disk), false)?;
+    detached(&device, kind, Access::Change, MountAttrFlags::MOUNT_ATTR_RELATIME)
 }
 
-fn mount(disk: &Path) -> Result<(Root, LoopDevice)> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
+fn mount(volume: &Volume, kind: FilesystemKind, access: Access) -> Result<(Root, LoopDevice)> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
         | MountAttrFlags::MOUNT_ATTR_NOATIME;
-    let device = LoopDevice::attach(disk, false)?;
-    Ok((Root::from_fd(detached(&device, attributes)?, disk), device))
+    if access == Access::Look {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    let device = LoopDevice::attach(volume, access == Access::Look)?;
+    Ok((Root::from_fd(detached(&device, kind, access, attributes)?, &volume.file), device))
 }
 
-fn detached(device: &LoopDevice, attributes: MountAttrFlags) -> Result<std::os::fd::OwnedFd> {
-    // The type is always named: guessing it would let a guest choose which of the kernel's parsers reads its disk.
-    let context = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
+fn detached(
+    device: &LoopDevice,
+    kind: FilesystemKind,
+    access: Access,
+    attributes: MountAttrFlags,
+) -> Result<std::os::fd::OwnedFd> {
+    let context = rustix::mount::fsopen(kind.name(), FsOpenFlags::FSOPEN_CLOEXEC)
+        .with_context(|| format!("this kernel cannot mount {}", kind.name()))?;
     rustix::mount::fsconfig_set_string(&context, "source", device.path())?;
-    rustix::mount::fsconfig_set_string(&context, "errors", "remount-ro")?;
+    if kind == FilesystemKind::Ext4 {
+        rustix::mount::fsconfig_set_string(&context, "errors", "remount-ro")?;
+    }
+    if kind == FilesystemKind::Xfs {
+        // A clone is mounted beside what it was cloned from.
+        rustix::mount::fsconfig_set_flag(&context, "nouuid")?;
+    }
+    if access == Access::Look {
+        rustix::mount::fsconfig_set_flag(&context, "ro")?;
+        match kind.without_replay() {
+            (option, None) => rustix::mount::fsconfig_set_flag(&context, option)?,
+            (option, Some(value)) => rustix::mount::fsconfig_set_string(&context, option, value)?,
+        }
+    }
     rustix::mount::fsconfig_create(&context).context("mounting it (is the filesystem damaged?)")?;
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
@@ -136,9 +199,12 @@ fn detached(device: &LoopDevice, attributes: MountAttrFlags) -> Result<std::os::
 /// Whether the filesystem now fills its disk. A kernel may refuse to grow a mounted one (it takes CAP_SYS_RESOURCE, which
 /// containers lack); then it has to be done offline.
 #[expect(unsafe_code, reason = "ext4 grows by ioctl")]
-fn grow(root: &Root, disk: &Path) -> Result<bool> {
-    let what = || format!("growing the filesystem of '{}'", disk.display());
-    let len = std::fs::metadata(disk).with_context(what)?.len();
+fn grow(root: &Root, volume: &Volume) -> Result<bool> {
+    let what = || format!("growing the filesystem of '{volume}'");
+    let len = match volume.len {
+        Some(len) => len,
+        None => std::fs::metadata(&volume.file).with_context(what)?.len(),
+    };
     let dir = open_top(root).with_context(what)?;
     let vfs = rustix::fs::fstatvfs(&dir).with_context(what)?;
     let blocks = len / vfs.f_frsize;
@@ -218,19 +284,19 @@ mod tests {
         std::fs::OpenOptions::new().write(true).open(&disk).unwrap().set_len(256 << 20).unwrap();
         let uuid = *b"0123456789abcdef";
         let shape = Shape { uuid: Some(uuid), grow: true };
-        Live.edit_disk(&disk, shape, &mut |root| {
+        Live.edit_disk(&disk, shape, &mut |root, _| {
             root.write(Path::new("/etc/hostname"), b"ce\n", FileMode::KeepOr(0o644)).map(|_| ())
         })
         .unwrap();
         let mut bytes = 0;
-        Live.edit_disk(&disk, shape, &mut |root| {
+        Live.edit_disk(&disk, shape, &mut |root, _| {
             let vfs = rustix::fs::fstatvfs(open_top(root)?)?;
             bytes = vfs.f_blocks * vfs.f_frsize;
             Ok(())
         })
         .unwrap();
         assert!(bytes > 200 << 20, "{bytes}");
-        assert_eq!(ext4_uuid(&disk).unwrap(), uuid);
+        assert_eq!(superblock::expect(&disk, 0).unwrap().uuid, uuid);
         assert!(!attached(&disk));
         let check = Program::new("e2fsck").arg("-fn").arg(disk.as_os_str());
         assert_eq!(Live.run_any(&check).unwrap().status, 0);
@@ -250,7 +316,7 @@ mod tests {
                         grown.set_len((64 + 32 * u64::from(round)) << 20).unwrap();
                         let shape = Shape { uuid: Some([round; 16]), grow: true };
                         let file = Path::new("/file");
-                        let edit = &mut |root: &Root| {
+                        let edit = &mut |root: &Root, _: Superblock| {
                             root.write(file, &[round; 9], FileMode::KeepOr(0o644)).map(|_| ())
                         };
                         Live.edit_disk(&disk, shape, edit).unwrap();
@@ -267,18 +333,9 @@ mod tests {
     fn an_edit_that_fails_leaves_the_disk_closed() {
         let dir = tempfile::tempdir().unwrap();
         let Some(disk) = disk(dir.path()) else { return };
-        let failed = Live.edit_disk(&disk, Shape::default(), &mut |_| anyhow::bail!("on purpose"));
+        let failed = Live.edit_disk(&disk, Shape::default(), &mut |_, _| anyhow::bail!("on purpose"));
         assert_eq!(format!("{:#}", failed.unwrap_err()), "on purpose");
         assert!(!attached(&disk));
-    }
-
-    #[test]
-    fn a_file_without_a_filesystem_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = dir.path().join("zeros");
-        std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-        let error = format!("{:#}", ext4_uuid(&disk).unwrap_err());
-        assert!(error.contains("zeros") && error.ends_with("it has none"), "{error}");
     }
 
     #[test]

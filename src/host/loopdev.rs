@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::libc;
 
+use super::volume::Volume;
+
 /// `struct loop_info64` of linux/loop.h.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -58,11 +60,12 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// Attaches a file. Another process may take the free device first; then the next one is tried.
+    /// Attaches a file, or a part of it. Another process may take the free device first; then the next one is tried.
     #[expect(unsafe_code, reason = "loop devices are set up by ioctl")]
-    pub fn attach(file: &Path, read_only: bool) -> Result<Self> {
-        let what = || format!("making a block device of '{}'", file.display());
-        let backing = OpenOptions::new().read(true).write(!read_only).open(file).with_context(what)?;
+    pub fn attach(volume: &Volume, read_only: bool) -> Result<Self> {
+        let what = || format!("making a block device of '{volume}'");
+        let backing =
+            OpenOptions::new().read(true).write(!read_only).open(&volume.file).with_context(what)?;
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control");
         let control =
             control.context("opening '/dev/loop-control' (is the loop module there?)").with_context(what)?;
@@ -78,6 +81,8 @@ impl LoopDevice {
             let mut config: LoopConfig = unsafe { std::mem::zeroed() };
             config.fd = backing.as_raw_fd() as u32;
             config.info.flags = flags;
+            config.info.offset = volume.offset;
+            config.info.size_limit = volume.len.unwrap_or(0);
             // SAFETY: the structure has the kernel's layout and lives across the call.
             match unsafe { ioctl::loop_configure(device.as_raw_fd(), &raw const config) } {
                 Ok(_) => return Ok(Self { _device: device, path }),

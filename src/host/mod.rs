@@ -18,6 +18,8 @@ pub mod programs;
 pub mod root;
 pub mod tree;
 pub mod loopdev;
+pub mod superblock;
+pub mod volume;
 pub mod filesystem;
 pub mod temporary;
 pub mod disks;

@@ -18,6 +18,8 @@ use super::filesystem::{Filesystems, Shape};
 use super::net::{Link, LinkKind, Net, Port, Rates, Table};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
+use super::superblock::{FilesystemKind, Superblock};
+use super::volume::Volume;
 use crate::names::{IfName, MacAddr};
 use crate::progress::Progress;
 
@@ -175,10 +177,23 @@ impl Disks for Model {
 }
 
 impl Filesystems for Model {
-    fn edit_disk(&self, disk: &Path, _shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()> {
-        let dir = self.scratch.join(disk.strip_prefix("/").unwrap_or(disk));
+    fn edit_volume(
+        &self,
+        volume: &Volume,
+        _shape: Shape,
+        edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        let dir = self.scratch.join(volume.file.strip_prefix("/").unwrap_or(&volume.file));
         std::fs::create_dir_all(&dir)?;
-        edit(&Root::open(&dir)?)
+        let found = Superblock { kind: FilesystemKind::Ext4, uuid: [0; 16], needs_recovery: false };
+        edit(&Root::open(&dir)?, found)
+    }
+    fn look_at_volume(
+        &self,
+        volume: &Volume,
+        look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        self.edit_volume(volume, Shape::default(), look)
     }
 }
 

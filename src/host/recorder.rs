@@ -16,6 +16,8 @@ use super::filesystem::{Filesystems, Shape};
 use super::net::{Link, Net, Port, Rates, Table};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
+use super::superblock::Superblock;
+use super::volume::Volume;
 use crate::names::{IfName, MacAddr};
 use crate::progress::Progress;
 
@@ -116,8 +118,20 @@ impl Disks for Recorder<'_> {
 }
 
 impl Filesystems for Recorder<'_> {
-    fn edit_disk(&self, disk: &Path, shape: Shape, edit: &mut dyn FnMut(&Root) -> Result<()>) -> Result<()> {
-        pass_on!(self.edit_disk(disk, shape, edit), "{}", disk.display())
+    fn edit_volume(
+        &self,
+        volume: &Volume,
+        shape: Shape,
+        edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        pass_on!(self.edit_volume(volume, shape, edit), "{volume}")
+    }
+    fn look_at_volume(
+        &self,
+        volume: &Volume,
+        look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()> {
+        pass_on!(self.look_at_volume(volume, look), "{volume}")
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be done to a guest's filesystem, whatever opens it: the kernel's mount, or a program of its own without one.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -17,6 +18,11 @@ pub trait Tree {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
     /// Names in a directory, sorted; none if there is no directory.
     fn list(&self, path: &Path) -> Result<Vec<PathBuf>>;
+    /// Names in a directory one by one, in no order, until `each` has enough and gives `false`.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+        let _ = self.list(path)?.iter().find(|name| !each(name.as_os_str()));
+        Ok(())
+    }
     /// A directory, its parents too if they are missing.
     fn make_dir(&self, path: &Path, mode: u32) -> Result<Change>;
     /// A regular file with this content in place of what was there; a file hands on its owner, extended attributes and,
@@ -26,6 +32,19 @@ pub trait Tree {
     fn link(&self, path: &Path, target: &Path) -> Result<Change>;
     /// No file, link or special file there; a directory is refused.
     fn remove(&self, path: &Path) -> Result<Change>;
+    /// Nothing there; a directory goes with all that is in it. Links are removed, never followed.
+    fn remove_tree(&self, path: &Path) -> Result<Change>;
+    /// Nothing in the directory, which stays itself; what is no directory is left alone.
+    fn clear(&self, path: &Path) -> Result<Change> {
+        let mut change = Change::Same;
+        if self.entry(path)? == Some(Entry::Dir) {
+            for name in self.list(path)? {
+                self.remove_tree(&path.join(name))?;
+                change = Change::Changed;
+            }
+        }
+        Ok(change)
+    }
 }
 
 impl Tree for Root {
@@ -55,5 +74,17 @@ impl Tree for Root {
 
     fn remove(&self, path: &Path) -> Result<Change> {
         Root::remove(self, path)
+    }
+
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+        Root::names(self, path, each)
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<Change> {
+        Root::remove_tree(self, path)
+    }
+
+    fn clear(&self, path: &Path) -> Result<Change> {
+        Root::clear(self, path)
     }
 }

@@ -1,12 +1,14 @@
 //! Identities as the host keeps them: assigned once, private, and the same every time a guest is made anew.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
-use crate::identity::keys;
+use crate::identity::keys::{self, KeyType};
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -21,6 +23,9 @@ pub struct Assigned {
     pub filesystem_uuid: [u8; 16],
     /// Private host key in OpenSSH's format.
     pub host_key_ed25519: String,
+    /// Further private host keys, in the same format: those that the guest's sshd was found to want.
+    #[serde(default)]
+    pub host_keys: BTreeMap<KeyType, String>,
 }
 
 impl std::fmt::Debug for Assigned {
@@ -33,20 +38,47 @@ const VERSION: u32 = 1;
 
 impl Assigned {
     /// Draws a new identity.
-    pub fn draw(guest: &GuestName) -> Result<Self> {
+    pub fn draw(name: &str) -> Result<Self> {
         let machine_id = version_4(keys::random()?).iter().map(|b| format!("{b:02x}")).collect();
         Ok(Self {
             version: VERSION,
             machine_id,
             filesystem_uuid: version_4(keys::random()?),
-            host_key_ed25519: keys::new_ed25519(&format!("root@{guest}"))?,
+            host_key_ed25519: keys::new_ed25519(&format!("root@{name}"))?,
+            host_keys: BTreeMap::new(),
         })
     }
 
     /// Nothing drawn: for looking at what does not depend on it.
     pub(crate) fn nothing() -> Self {
         let (machine_id, host_key_ed25519) = (String::new(), String::new());
-        Self { version: VERSION, machine_id, filesystem_uuid: [0; 16], host_key_ed25519 }
+        let host_keys = BTreeMap::new();
+        Self { version: VERSION, machine_id, filesystem_uuid: [0; 16], host_key_ed25519, host_keys }
+    }
+
+    /// Draws keys of further types, as far as it has none of them yet. Whether there is something new to be kept.
+    pub fn complete(&mut self, wanted: &[KeyType], name: &str) -> Result<bool> {
+        let mut drawn = false;
+        for kind in wanted {
+            if *kind != KeyType::Ed25519 && !self.host_keys.contains_key(kind) {
+                self.host_keys.insert(*kind, keys::new_key(*kind, &format!("root@{name}"))?);
+                drawn = true;
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// The private host key of that type, if there is one.
+    pub fn host_key(&self, kind: KeyType) -> Option<&str> {
+        match kind {
+            KeyType::Ed25519 => Some(&self.host_key_ed25519),
+            other => self.host_keys.get(&other).map(String::as_str),
+        }
+    }
+
+    /// The public lines of all host keys.
+    pub fn public_lines(&self) -> Result<Vec<String>> {
+        KeyType::ALL.into_iter().filter_map(|kind| self.host_key(kind)).map(keys::public_line).collect()
     }
 
     /// The public half of the host key.
@@ -64,8 +96,22 @@ fn version_4(mut bytes: [u8; 16]) -> [u8; 16] {
 
 /// The identity that the guest has had before, if any.
 pub fn load(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Option<Assigned>> {
-    let path = paths.identity(guest);
-    let Some(bytes) = host.read(&path)? else { return Ok(None) };
+    load_from(host, &paths.identity(guest))
+}
+
+/// As [`load`], for a machine that is no guest of the site.
+pub fn load_machine(host: &dyn Host, paths: &Paths, fqdn: &str) -> Result<Option<Assigned>> {
+    load_from(host, &paths.machine_identity(fqdn))
+}
+
+/// As [`store`], for a machine that is no guest of the site.
+pub fn store_machine(host: &dyn Host, paths: &Paths, fqdn: &str, assigned: &Assigned) -> Result<()> {
+    host.make_dir(&paths.identities(), 0o700)?;
+    host.write(&paths.machine_identity(fqdn), &serde_json::to_vec_pretty(assigned)?, 0o600)
+}
+
+fn load_from(host: &dyn Host, path: &Path) -> Result<Option<Assigned>> {
+    let Some(bytes) = host.read(path)? else { return Ok(None) };
     let what = || format!("reading the identity in '{}'", path.display());
     let assigned: Assigned = serde_json::from_slice(&bytes).with_context(what)?;
     if assigned.version != VERSION {
@@ -83,10 +129,15 @@ pub fn load_or_draw(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result
     if let Some(assigned) = load(host, paths, guest)? {
         return Ok(assigned);
     }
-    let assigned = Assigned::draw(guest)?;
-    host.make_dir(&paths.guest(guest), 0o700)?;
-    host.write(&paths.identity(guest), &serde_json::to_vec_pretty(&assigned)?, 0o600)?;
+    let assigned = Assigned::draw(guest.as_str())?;
+    store(host, paths, guest, &assigned)?;
     Ok(assigned)
+}
+
+/// Keeps the guest's identity (0600) in place of the one before.
+pub fn store(host: &dyn Host, paths: &Paths, guest: &GuestName, assigned: &Assigned) -> Result<()> {
+    host.make_dir(&paths.guest(guest), 0o700)?;
+    host.write(&paths.identity(guest), &serde_json::to_vec_pretty(assigned)?, 0o600)
 }
 
 /// The public line of the site's own key, which `gridgate ssh` logs in with; made (0600) if it is not there yet.
@@ -110,8 +161,7 @@ mod tests {
 
     #[test]
     fn two_guests_never_share_anything_drawn() {
-        let name: GuestName = "ce".parse().unwrap();
-        let (a, b) = (Assigned::draw(&name).unwrap(), Assigned::draw(&name).unwrap());
+        let (a, b) = (Assigned::draw("ce").unwrap(), Assigned::draw("ce").unwrap());
         assert_ne!(a.machine_id, b.machine_id);
         assert_ne!(a.filesystem_uuid, b.filesystem_uuid);
         assert_ne!(a.host_key_ed25519, b.host_key_ed25519);
@@ -135,7 +185,7 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown_when_an_identity_is_printed_for_debugging() {
-        let drawn = Assigned::draw(&"ce".parse().unwrap()).unwrap();
+        let drawn = Assigned::draw("ce").unwrap();
         assert!(!format!("{drawn:?}").contains("PRIVATE"));
     }
 }

@@ -5,21 +5,20 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use crate::config::site::{Guest, Site};
+use crate::host::tree::Tree;
 use crate::identity::assigned::Assigned;
 use crate::identity::edit::Edit;
 use crate::identity::found::Found;
-use crate::identity::keys;
-use crate::identity::network;
+use crate::identity::keys::KeyType;
+use crate::identity::names::{self, hosts};
 use crate::identity::wanted::Identity;
+use crate::identity::{ids, network, ssh};
 
 /// Every edit that makes the filesystem that machine. Applying them twice changes nothing the second time: what is random
-/// is either kept by the host or written only into a filesystem that is not this machine's yet.
-pub fn edits(identity: &Identity, found: &Found) -> Result<Vec<Edit>> {
-    let assigned = &identity.assigned;
-    let mut edits = vec![
-        Edit::text("/etc/hostname", format!("{}\n", identity.hostname)),
-        Edit::text("/etc/hosts", hosts(identity)),
-    ];
+/// is either kept by the host or written only into a filesystem that is not this machine's yet. Host keys are written of the
+/// types in `keys`, as far as the identity has them.
+pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree, keys: &[KeyType]) -> Result<Vec<Edit>> {
+    let mut edits = names::edits(identity, found, tree)?;
     edits.extend(network::render(identity, &found.network).edits);
     if !identity.ntp.is_empty() {
         let servers = identity.ntp.join(" ");
@@ -28,34 +27,8 @@ pub fn edits(identity: &Identity, found: &Found) -> Result<Vec<Edit>> {
             format!("[Time]\nNTP={servers}\n"),
         ));
     }
-
-    edits.push(Edit::text("/etc/machine-id", format!("{}\n", assigned.machine_id)));
-    if found.own_dbus_id {
-        edits.push(Edit::link("/var/lib/dbus/machine-id", "/etc/machine-id"));
-    }
-    let is_this_machine_already = found.machine_id.as_deref() == Some(assigned.machine_id.as_str());
-    if !is_this_machine_already {
-        // 512 bytes is what systemd-random-seed(8) reads and writes.
-        edits.push(Edit::secret("/var/lib/systemd/random-seed", keys::random::<512>()?));
-    }
-
-    for old in &found.host_keys {
-        if !old.starts_with("ssh_host_ed25519_key") {
-            edits.push(Edit::remove(format!("/etc/ssh/{old}")));
-        }
-    }
-    edits.push(Edit::secret("/etc/ssh/ssh_host_ed25519_key", assigned.host_key_ed25519.as_str()));
-    let public = format!("{}\n", assigned.host_key_public()?);
-    edits.push(Edit::text("/etc/ssh/ssh_host_ed25519_key.pub", public));
-
-    if !identity.authorized_keys.is_empty() {
-        let mut authorized = String::from("# written by gridgate: the site's key and the administrators'\n");
-        for key in &identity.authorized_keys {
-            let _ = writeln!(authorized, "{key}");
-        }
-        edits.push(Edit::Dir { path: "/root/.ssh".into(), mode: 0o700 });
-        edits.push(Edit::secret("/root/.ssh/authorized_keys", authorized));
-    }
+    edits.extend(ids::edits(identity, found, tree)?);
+    edits.extend(ssh::edits(identity, found, keys)?);
     Ok(edits)
 }
 
@@ -69,18 +42,11 @@ pub fn digest(site: &Site, guest: &Guest) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-fn hosts(identity: &Identity) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for line in &identity.hosts {
-        let _ = writeln!(text, "{}\t{}", line.address, line.names.join(" "));
-    }
-    text
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::config::site::{BackendChoice, Network, NetworkMode, ReadyCheck};
+    use crate::host::root::Root;
     use crate::names::Bytes;
     use std::time::Duration;
 
@@ -113,6 +79,8 @@ pub(crate) mod tests {
             kernel_args: String::new(),
             supervision: Default::default(),
             limits: Default::default(),
+            variables: Default::default(),
+            features: Vec::new(),
         };
         Site {
             name: "site-a".parse().unwrap(),
@@ -122,6 +90,7 @@ pub(crate) mod tests {
             ntp: Vec::new(),
             admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
             admin_group: None,
+            variables: Default::default(),
             networks: vec![Network {
                 name: "lan".parse().unwrap(),
                 mode: NetworkMode::Rehearsal,
@@ -138,7 +107,12 @@ pub(crate) mod tests {
     pub(crate) fn identity(at: usize) -> Identity {
         let site = site();
         let guest = &site.guests[at];
-        Identity::of(&site, guest, Assigned::draw(&guest.name).unwrap(), "ssh-ed25519 S site")
+        Identity::of(&site, guest, Assigned::draw(guest.name.as_str()).unwrap(), "ssh-ed25519 S site")
+    }
+
+    fn empty() -> Root {
+        let dir = tempfile::tempdir().unwrap();
+        Root::open(dir.path()).unwrap()
     }
 
     #[test]
@@ -162,7 +136,7 @@ pub(crate) mod tests {
     fn a_random_seed_is_written_only_into_a_filesystem_that_is_not_the_guests_yet() {
         let identity = identity(0);
         let seeded = |found: &Found| {
-            let all = edits(&identity, found).unwrap();
+            let all = edits(&identity, found, &empty(), &[KeyType::Ed25519]).unwrap();
             all.iter().any(|e| e.path().ends_with("random-seed"))
         };
         assert!(seeded(&Found::default()));
@@ -176,6 +150,10 @@ pub(crate) mod tests {
     fn host_keys_of_another_type_are_removed() {
         let identity = identity(0);
         let found = Found { host_keys: vec!["ssh_host_rsa_key".to_owned()], ..Found::default() };
-        assert!(edits(&identity, &found).unwrap().contains(&Edit::remove("/etc/ssh/ssh_host_rsa_key")));
+        assert!(
+            edits(&identity, &found, &empty(), &[KeyType::Ed25519])
+                .unwrap()
+                .contains(&Edit::remove("/etc/ssh/ssh_host_rsa_key"))
+        );
     }
 }

@@ -1,8 +1,63 @@
 //! SSH keys, made in process.
 
 use anyhow::{Context, Result};
-use ssh_key::private::{Ed25519Keypair, KeypairData};
-use ssh_key::{LineEnding, PrivateKey};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
+use ssh_key::{EcdsaCurve, HashAlg, LineEnding, PrivateKey, PublicKey};
+
+/// Types of host keys that are made; DSA and the keys of SSH 1 are no more than removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyType {
+    /// Made in microseconds, known to OpenSSH since 6.5 (2014).
+    Ed25519,
+    /// On the curve P-256; known to OpenSSH since 5.7 (2011).
+    Ecdsa,
+    /// 3072 bits, as ssh-keygen(1) has it; takes a second or more to make.
+    Rsa,
+}
+
+impl KeyType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ed25519, Self::Ecdsa, Self::Rsa];
+
+    /// The name of the private half in `/etc/ssh`, which sshd(8) looks for.
+    pub fn file(self) -> String {
+        format!("ssh_host_{self}_key")
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519 => "ed25519",
+            Self::Ecdsa => "ecdsa",
+            Self::Rsa => "rsa",
+        })
+    }
+}
+
+/// A new private key of that type in OpenSSH's own format (PROTOCOL.key), not encrypted.
+pub fn new_key(kind: KeyType, comment: &str) -> Result<String> {
+    const RSA_BITS: usize = 3072;
+    let what = || format!("making an {kind} key");
+    let pair = match kind {
+        KeyType::Ed25519 => return new_ed25519(comment),
+        KeyType::Ecdsa => {
+            EcdsaKeypair::random(&mut rand_core::OsRng, EcdsaCurve::NistP256).map(KeypairData::from)
+        }
+        KeyType::Rsa => RsaKeypair::random(&mut rand_core::OsRng, RSA_BITS).map(KeypairData::from),
+    };
+    let key = PrivateKey::new(pair.with_context(what)?, comment).with_context(what)?;
+    Ok(key.to_openssh(LineEnding::LF).with_context(what)?.to_string())
+}
+
+/// The fingerprint of a public line as people compare it (`SHA256:...`); `None` if it is no key.
+pub fn fingerprint(public: &str) -> Option<String> {
+    Some(PublicKey::from_openssh(public).ok()?.fingerprint(HashAlg::Sha256).to_string())
+}
 
 /// Random bytes from the kernel; never a fallback.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
@@ -48,6 +103,19 @@ mod tests {
             return;
         };
         assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), public_line(&private).unwrap());
+    }
+
+    #[test]
+    fn a_key_of_each_type_is_what_it_is_called() {
+        for (kind, starts) in [
+            (KeyType::Ed25519, "ssh-ed25519 "),
+            (KeyType::Ecdsa, "ecdsa-sha2-nistp256 "),
+            (KeyType::Rsa, "ssh-rsa "),
+        ] {
+            let public = public_line(&new_key(kind, "root@ce").unwrap()).unwrap();
+            assert!(public.starts_with(starts) && public.ends_with(" root@ce"), "{public}");
+            assert!(fingerprint(&public).unwrap().starts_with("SHA256:"));
+        }
     }
 
     #[test]

@@ -25,10 +25,11 @@ fn render(host: &dyn Host, paths: &Paths, site: &Site) -> Result<String> {
     let mut text = String::new();
     for guest in &site.guests {
         let assigned = assigned::load_or_draw(host, paths, &guest.name)?;
-        let key = assigned.host_key_public()?;
-        let mut words = key.split_whitespace();
-        let (kind, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let _ = writeln!(text, "{},{},{} {kind} {base64}", guest.name, guest.fqdn, guest.address);
+        for key in assigned.public_lines()? {
+            let mut words = key.split_whitespace();
+            let (kind, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let _ = writeln!(text, "{},{},{} {kind} {base64}", guest.name, guest.fqdn, guest.address);
+        }
     }
     Ok(text)
 }

@@ -11,11 +11,12 @@ use crate::host::Host;
 use crate::host::filesystem::Shape;
 use crate::host::root::Change;
 use crate::host::tree::Tree;
-use crate::identity::assigned;
+use crate::identity::edit::Edit;
 use crate::identity::edits::{digest, edits};
 use crate::identity::found::Found;
 use crate::identity::network::{self, Note};
 use crate::identity::wanted::Identity;
+use crate::identity::{assigned, filesystem, registry, ssh};
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -38,7 +39,7 @@ impl Personalised {
 }
 
 /// What was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Personalisation {
     /// Paths inside the guest, in the order of the edits.
     pub changed: Vec<PathBuf>,
@@ -51,20 +52,63 @@ pub struct Personalisation {
 pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Result<Personalisation> {
     let what = || format!("personalising guest '{}'", guest.name);
     let assigned = assigned::load_or_draw(host, paths, &guest.name).with_context(what)?;
+    registry::check(host, paths, guest.name.as_str(), &assigned).with_context(what)?;
     let site_key = assigned::site_key(host, paths, site.name.as_str()).with_context(what)?;
-    let identity = Identity::of(site, guest, assigned, &site_key);
+    let mut identity = Identity::of(site, guest, assigned, &site_key);
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: true };
     let mut done = Personalisation::default();
     // If this is cut short, the record must not say that the disk is up to date.
     forget(host, paths, &guest.name).with_context(what)?;
-    host.edit_disk(&paths.disk(&guest.name), shape, &mut |root| {
-        done = tree(root, &identity)?;
+    host.edit_disk(&paths.disk(&guest.name), shape, &mut |root, found| {
+        let plan = Plan::make(root, &mut identity, Some(found.uuid))?;
+        if plan.drawn {
+            assigned::store(host, paths, &guest.name, &identity.assigned)?;
+        }
+        done = plan.apply(root)?;
         Ok(())
     })
     .with_context(what)?;
     let record = Personalised { digest: digest(site, guest), boot_id: boot_id()?, settled: false };
     remember(host, paths, &guest.name, &record).with_context(what)?;
     Ok(done)
+}
+
+/// All that is to be done to a tree, before any of it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are made.
+    pub edits: Vec<Edit>,
+    /// What whoever asked for it should know.
+    pub notes: Vec<Note>,
+    /// Whether the identity was given something new on the way that has to be kept before it is written anywhere.
+    pub drawn: bool,
+}
+
+impl Plan {
+    /// Looks at a tree and says what makes it that machine. `uuid` is what its filesystem has now; a tree that is not a
+    /// filesystem of its own has none, and what names filesystems in it is left alone.
+    pub fn make(tree: &dyn Tree, identity: &mut Identity, uuid: Option<[u8; 16]>) -> Result<Self> {
+        let found = Found::look(tree)?;
+        let keys = ssh::wanted_types(tree)?;
+        let drawn = identity.assigned.complete(&keys, &identity.hostname)?;
+        let mut edits = edits(identity, &found, tree, &keys)?;
+        if let Some(old) = uuid {
+            edits.extend(filesystem::edits(tree, old, identity.assigned.filesystem_uuid)?);
+        }
+        let notes = network::render(identity, &found.network).notes;
+        Ok(Self { edits, notes, drawn })
+    }
+
+    /// Does it. What is so already is not touched.
+    pub fn apply(&self, tree: &dyn Tree) -> Result<Personalisation> {
+        let mut done = Personalisation { changed: Vec::new(), notes: self.notes.clone() };
+        for edit in &self.edits {
+            if edit.apply(tree)? == Change::Changed {
+                done.changed.push(edit.path().to_owned());
+            }
+        }
+        Ok(done)
+    }
 }
 
 /// Brings the guest's disk to stable storage, if that was not done yet. Writing 300 MB out takes longer than making
@@ -77,19 +121,6 @@ pub fn settle(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<()> {
 
 fn remember(host: &dyn Host, paths: &Paths, guest: &GuestName, record: &Personalised) -> Result<()> {
     host.write(&record_path(paths, guest), &serde_json::to_vec(record)?, 0o644)
-}
-
-/// Makes a tree that guest.
-pub fn tree(root: &dyn Tree, identity: &Identity) -> Result<Personalisation> {
-    let found = Found::look(root)?;
-    let notes = network::render(identity, &found.network).notes;
-    let mut done = Personalisation { changed: Vec::new(), notes };
-    for edit in edits(identity, &found)? {
-        if edit.apply(root)? == Change::Changed {
-            done.changed.push(edit.path().to_owned());
-        }
-    }
-    Ok(done)
 }
 
 /// What the host remembers of the guest's disk; `None` if it was never personalised, or not to the end.
@@ -115,6 +146,10 @@ mod tests {
     use crate::identity::edits::tests::identity;
     use std::os::unix::fs::{MetadataExt, symlink};
 
+    fn tree(root: &Root, identity: &mut Identity) -> Result<Personalisation> {
+        Plan::make(root, identity, None)?.apply(root)
+    }
+
     fn debian(dir: &Path) {
         for sub in
             ["etc/ssh", "etc/systemd/system/multi-user.target.wants", "lib/systemd/system", "root", "run"]
@@ -124,7 +159,7 @@ mod tests {
         std::fs::write(dir.join("lib/systemd/system/systemd-networkd.service"), "").unwrap();
         std::fs::write(dir.join("etc/hostname"), "golden\n").unwrap();
         std::fs::write(dir.join("etc/machine-id"), "uninitialized\n").unwrap();
-        std::fs::write(dir.join("etc/ssh/ssh_host_rsa_key"), "old").unwrap();
+        std::fs::write(dir.join("etc/ssh/ssh_host_dsa_key"), "old").unwrap();
         symlink("../run/systemd/resolve/stub-resolv.conf", dir.join("etc/resolv.conf")).unwrap();
     }
 
@@ -132,20 +167,20 @@ mod tests {
     fn a_tree_becomes_the_guest_and_the_second_time_nothing_changes() {
         let dir = tempfile::tempdir().unwrap();
         debian(dir.path());
-        let identity = identity(0);
+        let mut identity = identity(0);
         let root = Root::open(dir.path()).unwrap();
-        let first = tree(&root, &identity).unwrap();
+        let first = tree(&root, &mut identity).unwrap();
         assert!(first.changed.contains(&PathBuf::from("/etc/hostname")));
         let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
         assert_eq!(read("etc/hostname"), "ce\n");
         assert_eq!(read("etc/resolv.conf"), "search example.org\nnameserver 10.77.0.2\n");
         assert_eq!(read("etc/machine-id").trim(), identity.assigned.machine_id);
         assert!(read("root/.ssh/authorized_keys").ends_with("ssh-ed25519 S site\nssh-ed25519 AAAA admin\n"));
-        assert!(!dir.path().join("etc/ssh/ssh_host_rsa_key").exists());
+        assert!(!dir.path().join("etc/ssh/ssh_host_dsa_key").exists());
         let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!(mode("etc/ssh/ssh_host_ed25519_key"), 0o600);
         assert_eq!(mode("root/.ssh"), 0o700);
-        assert_eq!(tree(&root, &identity).unwrap().changed, Vec::<PathBuf>::new());
+        assert_eq!(tree(&root, &mut identity).unwrap().changed, Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -170,8 +205,8 @@ mod tests {
         symlink(&outside, dir.join("etc/hostname")).unwrap();
         symlink("/proc/self/root/etc/passwd", dir.join("etc/hosts")).unwrap();
         nix::unistd::mkfifo(&dir.join("etc/machine-id"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let identity = identity(0);
-        tree(&Root::open(&dir).unwrap(), &identity).unwrap();
+        let mut identity = identity(0);
+        tree(&Root::open(&dir).unwrap(), &mut identity).unwrap();
         assert_eq!(std::fs::read_to_string(&outside).unwrap(), "host");
         assert_eq!(std::fs::read_to_string(dir.join("etc/hostname")).unwrap(), "ce\n");
         assert!(std::fs::read_to_string("/etc/passwd").unwrap().starts_with("root:"));

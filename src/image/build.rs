@@ -50,6 +50,10 @@ pub const PROGRAMS: [(&str, &str); 6] = [
 /// tree has 320 MB and whose package files have 80 MB while they are there.
 const SPACE_FOR_TREE: u64 = 700 << 20;
 
+/// What apt says of a signature whose key it does not have (apt-secure(8)); a release has several, and one known key is
+/// enough. Debian 13 is signed with a key of Debian 12 too.
+const UNKNOWN_KEY: &str = "NO_PUBKEY";
+
 /// Builds the image, or finds that it is up to date. One build at a time: a second one is refused. An image that is
 /// there stays in place, whole, until the new one takes its name.
 pub fn build(
@@ -132,9 +136,18 @@ fn make(
 
     let count = definition.debian.packages.len();
     progress.say(&format!("installing {count} packages and what they need, from Debian {release}"));
-    host.run_watched(&tree::bootstrap(definition, &list_file, &root), &mut |line| {
+    let mut unknown_key = false;
+    let unpacked = host.run_watched(&tree::bootstrap(definition, &list_file, &root), &mut |line| {
+        unknown_key |= line.contains(UNKNOWN_KEY);
         progress.tick(line.trim_start_matches("I: "));
         progress.detail(line);
+    });
+    unpacked.with_context(|| match unknown_key {
+        true => format!(
+            "checking who signed Debian {release}: this machine knows none of the keys; hint: apt-get update && apt-get \
+             install debian-archive-keyring, or a newer one from {release} itself"
+        ),
+        false => format!("installing packages of Debian {release}"),
     })?;
     progress.say("making the tree as its definition says");
     tree::customise(host, definition, &root)?;

@@ -52,6 +52,8 @@ pub(super) fn console(name: &str, writer: Option<&str>) -> ConsoleState {
             at_ms: 0,
             after_ms: 0,
             began_at_ms: 0,
+            began_up_ms: None,
+            ready_up_ms: None,
             ready_at_ms: None,
             said: None,
             pid: 1,

@@ -63,7 +63,9 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
 
 fn running(guest: &GuestStatus, detail: Detail) -> Option<String> {
     if let Some(stop) = &guest.stopping {
-        let left = stop.until_ms.saturating_sub(now_ms()).div_ceil(1000);
+        // Never more than there was, whatever the clock says.
+        let whole = stop.until_ms.saturating_sub(stop.began_ms);
+        let left = stop.until_ms.saturating_sub(now_ms()).min(whole).div_ceil(1000);
         return Some(match stop.until_ms {
             0 => format!("stopping ({})", stop.rung),
             _ => format!("stopping ({}, {left} s left for it)", stop.rung),

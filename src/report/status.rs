@@ -10,7 +10,6 @@ use crate::backend::spec::Spec;
 use crate::config::limits::Limits;
 use crate::config::site::Site;
 use crate::console::exit::marks::StopMark;
-use crate::console::now_ms;
 use crate::console::record::{ExitRecord, ReadyRecord, ReadyState, RunRecord};
 use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
@@ -175,7 +174,7 @@ fn look(
         },
         address,
         pid: run.as_ref().map(|run| run.pid),
-        uptime_ms: run.as_ref().map(|run| now_ms().saturating_sub(run.launched_at_ms)),
+        uptime_ms: run.as_ref().map(|run| run.launched().elapsed().as_millis() as u64),
         ready_after_ms: ready
             .as_ref()
             .filter(|ready| ready.state == ReadyState::Ready)

@@ -23,9 +23,9 @@ use anyhow::{Result, bail};
 
 use crate::backend::spec::Spec;
 use crate::config::site::Site;
+use crate::console::client;
 use crate::console::protocol::{Event, For, Settings};
 use crate::console::record::{ReadyRecord, RunRecord};
-use crate::console::{client, now_ms};
 use crate::events;
 use crate::host::files::Files;
 use crate::host::{Host, Live};
@@ -142,18 +142,16 @@ pub fn delay_left(paths: &Paths, spec: &Spec) -> Result<Duration> {
     if delay.is_zero() {
         return Ok(delay);
     }
-    let mut since_ms = None;
+    let mut over: Option<Duration> = None;
     for other in &spec.waits_for {
-        let ready = ReadyRecord::read(paths, other)?.and_then(|ready| ready.ready_at_ms);
-        since_ms = since_ms.max(ready);
+        let Some(ready) = ReadyRecord::read(paths, other)?.and_then(|ready| ready.ready()) else { continue };
+        over = Some(over.map_or(ready.elapsed(), |over| over.min(ready.elapsed())));
     }
-    if since_ms.is_none() {
+    let since_holder = || {
         let began = std::fs::metadata(paths.holder_socket()).and_then(|meta| meta.modified()).ok();
-        let since = began.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        since_ms = since.map(|span| span.as_millis() as u64);
-    }
-    let over = Duration::from_millis(now_ms().saturating_sub(since_ms.unwrap_or(0)));
-    Ok(delay.saturating_sub(over))
+        began.map_or(Duration::MAX, |at| at.elapsed().unwrap_or_default())
+    };
+    Ok(delay.saturating_sub(over.unwrap_or_else(since_holder)))
 }
 
 /// A Ctrl-C is noticed this late at most.

@@ -69,7 +69,7 @@ fn rich() -> Vec<Interface> {
 }
 
 fn identity(interfaces: Vec<Interface>) -> Identity {
-    let mut assigned = Assigned::draw(&"ce".parse().unwrap()).unwrap();
+    let mut assigned = Assigned::draw("ce").unwrap();
     assigned.machine_id = "0123456789abcdef0123456789abcdef".to_owned();
     Identity {
         hostname: "ce".to_owned(),

@@ -61,7 +61,7 @@ impl Release {
 /// Runs a test with a machine that is installed and not booted, in a mount namespace of its own, so that nothing can stay
 /// mounted after it; says loudly why, where that cannot be.
 pub(crate) fn with_machine(release: Release, test: impl FnOnce(&mut Machine) + Send) {
-    let prepared = match prepared(&["systemd-nspawn", "nsenter", "setpriv", "make"]) {
+    let prepared = match prepared(&["systemd-nspawn", "nsenter", "setpriv", "make", "patchelf"]) {
         Ok(prepared) => prepared,
         Err(why) => {
             eprintln!("skipped: a machine with systemd {why}");
@@ -95,10 +95,30 @@ impl Machine {
         std::fs::create_dir(&tree).unwrap();
         succeeds(Command::new("mount").args(["-o", "loop"]).args([&disk, &tree]));
         install(&tree);
+        machine.install_kernel();
         succeeds(Command::new(env!("CARGO_BIN_EXE_gridgate")).arg("init").arg(tree.join("etc/gridgate")));
         // The golden image has no host keys, and nobody logs in here.
         std::fs::remove_file(tree.join("etc/systemd/system/multi-user.target.wants/ssh.service")).unwrap();
         machine
+    }
+
+    /// A copy, as `scripts/fetch-uml` would have made it there: a kernel that brought its own libc knows by a path where that
+    /// is, and the units see neither /tmp nor /home, where that may be outside.
+    fn install_kernel(&self) {
+        const INSIDE: &str = "/var/lib/gridgate/kernels/uml";
+        let kernels = self.tree().join(&INSIDE[1..]);
+        std::fs::create_dir_all(kernels.parent().unwrap()).unwrap();
+        succeeds(Command::new("cp").arg("-r").args([&self.prepared.join("kernels/uml"), &kernels]));
+        if kernels.join("ld-linux-x86-64.so.2").exists() {
+            let mut patch = Command::new("patchelf");
+            patch.args([
+                "--set-interpreter",
+                &format!("{INSIDE}/ld-linux-x86-64.so.2"),
+                "--set-rpath",
+                INSIDE,
+            ]);
+            succeeds(patch.arg(kernels.join("linux")));
+        }
     }
 
     /// The machine's filesystem, seen from outside.
@@ -133,17 +153,14 @@ impl Machine {
         let notices = UnixDatagram::bind(&socket).unwrap();
         notices.set_read_timeout(Some(LIMIT)).unwrap();
         let log = std::fs::File::create(self.dir.join("console.log")).unwrap();
-        let (images, kernels) = (self.canonical("images"), self.canonical("kernels"));
+        let images = self.prepared.join("images").canonicalize().unwrap();
         // It ends with this thread, and all of the machine with it.
         let mut nspawn = Command::new("setpriv");
         nspawn.args(["--pdeathsig", "KILL", "systemd-nspawn", "--boot", "--quiet", "--console=pipe"]);
         nspawn.args(["--register=no", "--keep-unit", "--notify-ready=yes"]).args(OPEN);
         nspawn.arg(format!("--machine=gridgate-test-{}", std::process::id()));
         nspawn.arg(format!("--directory={}", self.tree().display()));
-        nspawn.arg(format!("--bind-ro={images}:/var/lib/gridgate/images"));
-        nspawn.arg(format!("--bind-ro={kernels}:/var/lib/gridgate/kernels"));
-        // A kernel that brought its own libc knows that by the path at which it was made.
-        nspawn.arg(format!("--bind-ro={kernels}"));
+        nspawn.arg(format!("--bind-ro={}:/var/lib/gridgate/images", images.display()));
         nspawn.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         nspawn.stdout(log.try_clone().unwrap()).stderr(log);
         self.container = Some(nspawn.spawn().unwrap());
@@ -162,10 +179,6 @@ impl Machine {
                 return;
             }
         }
-    }
-
-    fn canonical(&self, name: &str) -> String {
-        self.prepared.join(name).canonicalize().unwrap().to_str().unwrap().to_owned()
     }
 
     /// Shuts the machine down as its power button would.

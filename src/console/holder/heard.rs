@@ -16,7 +16,7 @@ use crate::console::heard::Heard;
 use crate::console::heard::notify::{DATAGRAM_BYTES, understand};
 use crate::console::heard::qmp::{Events, HELLO};
 use crate::console::logread::Event as Mark;
-use crate::console::now_ms;
+use crate::console::moment::Moment;
 use crate::console::ready::Watch;
 use crate::events::{self, What};
 use crate::host::files::Files;
@@ -273,7 +273,7 @@ impl Holder {
         console.log.begin_boot(run.record.pid, run.record.start_ticks);
         let boot = console.log.boot();
         // The patterns were understood once already.
-        if let Ok(watch) = Watch::new(&place, &run.record, &console.settings, now_ms(), None) {
+        if let Ok(watch) = Watch::new(&place, &run.record, &console.settings, Moment::now(), None) {
             run.watch = watch;
         }
         run.settle_at = None;

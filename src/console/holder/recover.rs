@@ -172,9 +172,8 @@ impl Holder {
         console.settings = settings.unwrap_or_else(|| console.settings.clone());
         console.log.set_bound(console.settings.log_bytes);
         console.log.set_access(Access::of(console.settings.group.as_deref()));
-        let began_at_ms = record.launched_at_ms;
         let place = place(&self.paths, &console.guest);
-        let mut watch = Watch::new(&place, &record, &console.settings, began_at_ms, earlier)?;
+        let mut watch = Watch::new(&place, &record, &console.settings, record.launched(), earlier)?;
         console.matches = match console.settings.console_watch.is_empty() {
             true => None,
             false => Some(Matches::new(&console.settings.console_watch)?),

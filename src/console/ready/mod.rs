@@ -22,6 +22,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::config::site::ReadyCheck;
 use crate::console::lines::{Lines, is_login_prompt};
+use crate::console::moment::Moment;
 use crate::console::now_ms;
 use crate::console::protocol::Settings;
 use crate::console::record::{CheckRecord, ReadyRecord, ReadyState, RunRecord};
@@ -80,19 +81,19 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Watch {
     record: ReadyRecord,
+    began: Moment,
     signs: Vec<Sign>,
     lines: Lines,
     deadline: Option<Instant>,
 }
 
 impl Watch {
-    /// Begins to watch a boot that began at the given time (milliseconds since 1970); without any sign to wait for, the
-    /// guest is ready at once. `earlier` is what another holder had seen of the same process.
+    /// Begins to watch a boot that began at the given time; without any sign to wait for, the guest is ready at once. `earlier` is what another holder had seen of the same process.
     pub fn new(
         place: &Place,
         run: &RunRecord,
         settings: &Settings,
-        began_at_ms: u64,
+        began: Moment,
         earlier: Option<ReadyRecord>,
     ) -> Result<Self> {
         let now = Instant::now();
@@ -102,10 +103,12 @@ impl Watch {
         };
         let fresh = || ReadyRecord {
             state: ReadyState::Waiting,
-            at_ms: began_at_ms,
+            at_ms: began.at_ms,
             after_ms: 0,
-            began_at_ms,
+            began_at_ms: began.at_ms,
+            began_up_ms: Some(began.up_ms),
             ready_at_ms: None,
+            ready_up_ms: None,
             said: None,
             pid: run.pid,
             start_ticks: run.start_ticks,
@@ -114,10 +117,10 @@ impl Watch {
         let record = earlier.filter(same).unwrap_or_else(fresh);
         let signs = settings.ready.iter().map(|check| sign(place, run, settings, check, now));
         let signs = signs.collect::<Result<Vec<_>>>()?;
-        let since = Duration::from_millis(now_ms().saturating_sub(record.began_at_ms));
+        let began = Moment { at_ms: record.began_at_ms, up_ms: record.began_up_ms.unwrap_or(began.up_ms) };
         let limit = Duration::from_millis(settings.ready_timeout_ms);
-        let deadline = (!limit.is_zero()).then(|| now + limit.saturating_sub(since));
-        let mut watch = Self { record, signs, lines: Lines::default(), deadline };
+        let deadline = (!limit.is_zero()).then(|| now + limit.saturating_sub(began.elapsed()));
+        let mut watch = Self { record, began, signs, lines: Lines::default(), deadline };
         // One that was ready before has a whole span for its next sign of life.
         watch.expect_beats(now);
         if watch.record.state == ReadyState::Ready {
@@ -254,10 +257,12 @@ impl Watch {
             return false;
         }
         self.record.state = state;
-        self.record.at_ms = now_ms();
-        self.record.after_ms = self.record.at_ms.saturating_sub(self.record.began_at_ms);
+        let moment = Moment::now();
+        self.record.at_ms = moment.at_ms;
+        self.record.after_ms = u64::try_from(self.began.until(moment).as_millis()).unwrap_or(u64::MAX);
         if state == ReadyState::Ready {
-            self.record.ready_at_ms.get_or_insert(self.record.at_ms);
+            self.record.ready_at_ms.get_or_insert(moment.at_ms);
+            self.record.ready_up_ms.get_or_insert(moment.up_ms);
             self.let_go();
         }
         true

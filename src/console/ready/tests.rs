@@ -9,7 +9,7 @@ use proptest::prelude::*;
 /// As the holder does it.
 fn watch(run: &RunRecord, settings: &Settings, earlier: Option<ReadyRecord>) -> Result<Watch> {
     let place = Place { guest: "ce".parse().unwrap(), agent: "/nowhere".into() };
-    Watch::new(&place, run, settings, run.launched_at_ms, earlier)
+    Watch::new(&place, run, settings, run.launched(), earlier)
 }
 
 fn run() -> RunRecord {
@@ -63,7 +63,7 @@ fn all_signs_must_be_seen() {
 #[test]
 fn a_slow_guest_is_degraded_and_may_still_become_ready() {
     let mut late = run();
-    late.launched_at_ms -= 5000;
+    late.start_ticks -= 5 * rustix::param::clock_ticks_per_second();
     let mut watch = self::watch(&late, &settings(vec![ReadyCheck::Login], 1000), None).unwrap();
     assert!(watch.timer().is_some_and(|t| t <= Instant::now()));
     assert_eq!(state(&mut watch), ReadyState::Degraded);
@@ -71,6 +71,23 @@ fn a_slow_guest_is_degraded_and_may_still_become_ready() {
     watch.output(b"ce login: ");
     assert_eq!(state(&mut watch), ReadyState::Ready);
     assert!(watch.record().after_ms >= 5000);
+}
+
+#[test]
+fn the_next_holder_counts_on_whatever_the_clock_says_meanwhile() {
+    let limited = settings(vec![ReadyCheck::Login], 60_000);
+    for set_to_ms in [0, now_ms() + 3_600_000] {
+        let first = watch(&run(), &limited, None).unwrap();
+        // As if the clock had been set since the launch.
+        let earlier = ReadyRecord { began_at_ms: set_to_ms, ..first.record().clone() };
+        let mut next = watch(&run(), &limited, Some(earlier)).unwrap();
+        let left = next.timer().unwrap().saturating_duration_since(Instant::now());
+        assert!((50_000..=60_000).contains(&left.as_millis()), "{left:?}");
+        assert_eq!(state(&mut next), ReadyState::Waiting);
+        next.output(b"ce login: ");
+        assert_eq!(state(&mut next), ReadyState::Ready);
+        assert!(next.record().after_ms < 10_000, "{}", next.record().after_ms);
+    }
 }
 
 #[test]
@@ -232,7 +249,7 @@ fn a_guest_agent_is_there_when_it_answers_the_question_that_was_asked() {
     });
     let place = Place { guest: "ce".parse().unwrap(), agent: path };
     let settings = settings(vec![ReadyCheck::Agent], 0);
-    let mut watch = Watch::new(&place, &run(), &settings, now_ms(), None).unwrap();
+    let mut watch = Watch::new(&place, &run(), &settings, Moment::now(), None).unwrap();
     assert_eq!(ask(&mut watch), ReadyState::Waiting);
     let Some(Sign::Asked(asked)) = watch.signs.first_mut() else { panic!("{watch:?}") };
     asked.next = Instant::now();

@@ -61,8 +61,14 @@ impl std::fmt::Display for Note {
 }
 
 /// Everything that gives the guest its network, for the renderer that it really uses. Pure, and the same for the same
-/// input: applied twice it changes nothing the second time.
+/// input: applied twice it changes nothing the second time. An identity that has no interfaces says nothing of them: only
+/// its name servers are written.
 pub fn render(identity: &Identity, found: &Found) -> Rendered {
+    if identity.interfaces.is_empty() {
+        let (edits, notes) =
+            (resolv::edits(&Wanted::new(identity, &[]), found, &found.renderer()), Vec::new());
+        return Rendered { edits, notes };
+    }
     let mut notes = Vec::new();
     let renderer = found.renderer();
     let interfaces = naming::fit(&identity.interfaces, found, &renderer);

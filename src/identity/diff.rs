@@ -1,0 +1,147 @@
+//! What edits would change, before they change it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::host::root::{Entry, FileMode};
+use crate::host::tree::Tree;
+use crate::identity::edit::Edit;
+
+/// How one path would differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Path inside the guest.
+    pub path: PathBuf,
+    /// What happens to it.
+    pub kind: Kind,
+    /// Whether the content is a secret, which is not shown.
+    pub secret: bool,
+    /// A unified diff of text; what is there and what comes in words, if it is something else.
+    pub text: String,
+}
+
+/// What happens to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It is not there yet.
+    Added,
+    /// It becomes something else.
+    Changed,
+    /// It goes.
+    Removed,
+}
+
+/// All that would change, sorted by path.
+pub fn differences(tree: &dyn Tree, edits: &[Edit]) -> Result<Vec<Difference>> {
+    let mut found = Vec::new();
+    for (at, edit) in edits.iter().enumerate() {
+        // The last word on a path is what stands there in the end.
+        if edits[at + 1..].iter().any(|later| later.path() == edit.path()) {
+            continue;
+        }
+        found.extend(difference(tree, edit)?);
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
+    let path = edit.path();
+    let entry = tree.entry(path)?;
+    let differs = |kind: Kind, secret: bool, text: String| {
+        Ok(Some(Difference { path: path.to_owned(), kind, secret, text }))
+    };
+    let kind = if entry.is_some() { Kind::Changed } else { Kind::Added };
+    match edit {
+        Edit::Write { content, mode, secret, .. } => {
+            let now = match &entry {
+                Some(Entry::File { .. }) => tree.read(path)?,
+                _ => None,
+            };
+            let mode_now = match entry {
+                Some(Entry::File { mode, .. }) => Some(mode),
+                _ => None,
+            };
+            let new_mode = match (mode, mode_now) {
+                (FileMode::Exactly(bits), Some(now)) if *bits != now => Some(*bits),
+                _ => None,
+            };
+            if now.as_deref() == Some(content) && new_mode.is_none() {
+                return Ok(None);
+            }
+            let mut text = new_mode.map(|bits| format!("mode becomes {bits:o}\n")).unwrap_or_default();
+            match (&entry, secret) {
+                (_, true) => text.push_str("content is secret and not shown\n"),
+                (Some(Entry::Link(target)), _) => {
+                    text.push_str(&format!("was a link to {}\n", target.display()));
+                    text.push_str(&unified(path, b"", content));
+                }
+                (Some(Entry::Special | Entry::Dir), _) => text.push_str("was no regular file\n"),
+                _ => text.push_str(&unified(path, now.as_deref().unwrap_or_default(), content)),
+            }
+            differs(kind, *secret, text)
+        }
+        Edit::Link { target, .. } => match entry {
+            Some(Entry::Link(now)) if now == *target => Ok(None),
+            _ => differs(kind, false, format!("becomes a link to {}\n", target.display())),
+        },
+        Edit::Dir { mode, .. } => match entry {
+            Some(_) => Ok(None),
+            None => differs(kind, false, format!("a directory with mode {mode:o}\n")),
+        },
+        Edit::Remove { .. } => match entry {
+            Some(_) => differs(Kind::Removed, false, String::new()),
+            None => Ok(None),
+        },
+    }
+}
+
+/// A unified diff, or the lengths of what is no text.
+fn unified(path: &Path, old: &[u8], new: &[u8]) -> String {
+    match (std::str::from_utf8(old), std::str::from_utf8(new)) {
+        (Ok(old), Ok(new)) => {
+            let name = path.display().to_string();
+            let diff = similar::TextDiff::from_lines(old, new);
+            diff.unified_diff().context_radius(2).header(&name, &name).to_string()
+        }
+        _ => format!("{} bytes become {} others\n", old.len(), new.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::root::Root;
+    use crate::identity::edits::tests::identity;
+    use crate::identity::personalise::Plan;
+
+    #[test]
+    fn what_is_shown_is_what_is_then_changed_and_afterwards_there_is_nothing_to_show() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/ssh")).unwrap();
+        std::fs::write(dir.path().join("etc/hostname"), "old\n").unwrap();
+        std::fs::write(dir.path().join("etc/ssh/ssh_host_dsa_key"), "old").unwrap();
+        std::os::unix::fs::symlink("/run/x", dir.path().join("etc/resolv.conf")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let mut identity = identity(0);
+        let plan = Plan::make(&root, &mut identity, None).unwrap();
+        let shown = differences(&root, &plan.edits).unwrap();
+        let of = |path: &str| shown.iter().find(|found| found.path == Path::new(path)).unwrap();
+        assert!(of("/etc/hostname").text.ends_with("-old\n+ce\n"), "{}", of("/etc/hostname").text);
+        assert_eq!(of("/etc/ssh/ssh_host_dsa_key").kind, Kind::Removed);
+        assert!(of("/etc/resolv.conf").text.starts_with("was a link to /run/x\n"));
+        let key = of("/etc/ssh/ssh_host_ed25519_key");
+        assert_eq!(
+            (key.kind, key.secret, key.text.as_str()),
+            (Kind::Added, true, "content is secret and not shown\n")
+        );
+        let mut changed = plan.apply(&root).unwrap().changed;
+        changed.sort();
+        assert_eq!(changed, shown.iter().map(|found| found.path.clone()).collect::<Vec<_>>());
+        let plan = Plan::make(&root, &mut identity, None).unwrap();
+        assert_eq!(differences(&root, &plan.edits).unwrap(), []);
+    }
+}

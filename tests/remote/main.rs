@@ -1,0 +1,17 @@
+//! `gridgate --host`, between two boxes that are network namespaces, through a real sshd. Needs root.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod lab;
+mod programs;
+mod terminals;
+
+/// Not a test: a process that [`support::Site::launch`] starts becomes a guest here.
+#[test]
+fn launcher() {
+    support::launcher();
+}
