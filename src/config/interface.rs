@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::site::Guest;
-use crate::names::{MacAddr, NicName};
+use crate::names::{BadName, MacAddr, NicName};
 
 /// One network interface inside a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,23 +126,91 @@ pub struct Route {
 /// `enp0s2` or `eth0`.
 pub const FIRST_INTERFACE: &str = "net0";
 
-impl Guest {
-    /// Its interfaces, the first one first.
-    pub fn interfaces(&self) -> Vec<Interface> {
-        #[expect(clippy::expect_used, reason = "both come from checked values")]
-        let (name, address) = (
-            FIRST_INTERFACE.parse().expect("it is a name"),
-            IpNet::new(self.address, self.prefix).expect("checked when the site was read"),
-        );
-        vec![Interface {
+impl Interface {
+    /// A card, nothing said of it yet.
+    pub fn card(name: NicName, mac: Option<MacAddr>) -> Self {
+        Self {
             name,
             kind: InterfaceKind::Ethernet,
-            mac: Some(self.mac),
-            addresses: vec![address],
-            gateways: self.gateway.into_iter().collect(),
+            mac,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
             automatic: Automatic::default(),
             routes: Vec::new(),
             mtu: None,
-        }]
+        }
+    }
+
+    /// The card that every guest has.
+    pub fn first(mac: MacAddr, address: IpNet, gateway: Option<IpAddr>) -> Self {
+        #[expect(clippy::expect_used, reason = "the text is right here")]
+        let name = FIRST_INTERFACE.parse().expect("it is a name");
+        let gateways = gateway.into_iter().collect();
+        Self { addresses: vec![address], gateways, ..Self::card(name, Some(mac)) }
+    }
+}
+
+/// `10.0.0.0/8 via 10.77.0.254 metric 50`, as ip(8) has it; `via` and `metric` may be missing.
+impl std::str::FromStr for Route {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let bad = |why: &str| BadName(why.to_owned());
+        let mut words = text.split_whitespace();
+        let to = words.next().and_then(|to| to.parse::<IpNet>().ok());
+        let to = to.ok_or_else(|| bad("does not begin with a network such as 10.0.0.0/8"))?;
+        if to.trunc() != to {
+            return Err(BadName(format!(
+                "begins with an address within a network; the network is {}",
+                to.trunc()
+            )));
+        }
+        if to.prefix_len() == 0 {
+            return Err(bad("is the default route, which is the gateway"));
+        }
+        let mut route = Self { to, via: None, metric: None };
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or_else(|| BadName(format!("has nothing behind '{word}'")))?;
+            match word {
+                "via" if route.via.is_none() => {
+                    let via = value.parse::<IpAddr>().map_err(|_| bad("has no address behind 'via'"))?;
+                    route.via = Some(via);
+                }
+                "metric" if route.metric.is_none() => {
+                    let metric = value.parse().map_err(|_| bad("has no number behind 'metric'"))?;
+                    route.metric = Some(metric);
+                }
+                _ => return Err(bad("is not NETWORK via ADDRESS metric NUMBER")),
+            }
+        }
+        if route.via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
+            return Err(bad("mixes IPv4 and IPv6"));
+        }
+        Ok(route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_route_is_read_as_ip_has_it() {
+        let route: Route = "10.0.0.0/8 via 10.77.0.254 metric 50".parse().unwrap();
+        assert_eq!(route.to.to_string(), "10.0.0.0/8");
+        assert_eq!((route.via, route.metric), (Some("10.77.0.254".parse().unwrap()), Some(50)));
+        assert_eq!("10.0.0.0/8".parse::<Route>().unwrap().via, None);
+        for bad in
+            ["", "10.0.0.1/8", "0.0.0.0/0 via 10.0.0.1", "10.0.0.0/8 via", "10.0.0.0/8 via ::1", "::/8 x y"]
+        {
+            assert!(bad.parse::<Route>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_route_or_refused(text in "(10\\.0\\.0\\.0/8|via|metric|::1|[0-9]{1,3}| |\\PC){0,8}") {
+            let _ = text.parse::<Route>();
+        }
     }
 }

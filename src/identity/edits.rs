@@ -45,6 +45,7 @@ pub fn digest(site: &Site, guest: &Guest) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::interface::Interface;
     use crate::config::site::{BackendChoice, Network, NetworkMode, ReadyCheck};
     use crate::host::root::Root;
     use crate::names::Bytes;
@@ -67,6 +68,12 @@ pub(crate) mod tests {
             prefix: 24,
             gateway: Some("10.77.0.1".parse().unwrap()),
             mac: format!("52:54:00:00:00:{last}").parse().unwrap(),
+            interfaces: vec![Interface::first(
+                format!("52:54:00:00:00:{last}").parse().unwrap(),
+                format!("10.77.0.{last}/24").parse().unwrap(),
+                Some("10.77.0.1".parse().unwrap()),
+            )],
+            search: vec!["example.org".to_owned()],
             after: Vec::new(),
             needs: Vec::new(),
             ready: vec![ReadyCheck::Login],
