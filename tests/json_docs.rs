@@ -54,6 +54,7 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["profile", "list"]));
     told(&printed(&site, &["status"]));
     told(&printed(&site, &["limit", "ce"]));
+    told(&printed(&site, &["clone", "ui", "ui2"]));
     let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
     told(&json!({"version": 1, "limits_ignored": [to_value(ignored).unwrap()]}));
     let exit = ExitRecord {

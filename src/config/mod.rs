@@ -12,6 +12,7 @@
 //!                               site::Site           (or all Problems at once)
 //! ```
 
+pub mod clone;
 pub mod example;
 pub mod explain;
 pub mod interface;
@@ -28,6 +29,7 @@ mod checks;
 mod cross;
 mod derive;
 pub(crate) mod directory;
+mod edit;
 mod guest;
 pub(crate) mod keys;
 mod layers;
