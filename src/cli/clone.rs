@@ -12,7 +12,7 @@ use crate::console::record::RunRecord;
 use crate::host::Host;
 use crate::host::disks::Disks;
 use crate::host::files::Files;
-use crate::host::temporary::{Maker, sweep};
+use crate::host::temporary::{self, Maker};
 use crate::image::definition;
 use crate::names::{GuestName, ImageName};
 
@@ -129,10 +129,15 @@ fn disk_of(guest: &GuestName, context: &Context) -> Result<Option<(GuestName, u6
 /// A site as it would be.
 const STAGE: &str = "gridgate-clone";
 
+/// What killed commands of this user have left here.
+pub fn leftovers() -> Vec<PathBuf> {
+    temporary::left(&std::env::temp_dir(), STAGE)
+}
+
 /// Loads the site as it would be, from a directory of links to what stays.
 fn rehearse(files: &[File], args: &Args, context: &Context) -> Result<()> {
     let (host, dir) = (&context.host, &context.paths.site);
-    sweep(&std::env::temp_dir(), STAGE);
+    temporary::sweep(&std::env::temp_dir(), STAGE);
     let stage = std::env::temp_dir().join(Maker::this().name(STAGE));
     let result = lay_out(host, dir, &stage, files).and_then(|()| {
         let loaded = config::load(&stage, &context.load_options());

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The process that makes something: its id and the kernel's clock tick of its start, since ids are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,18 +39,24 @@ impl Maker {
 
 const MARK: &str = ".making-";
 
-/// Removes the directories of that kind that killed commands of this user have left in a directory; others' may be there too.
-pub fn sweep(dir: &Path, what: &str) {
+/// Directories of that kind which killed commands of this user have left in a directory that others may use too.
+pub fn left(dir: &Path, what: &str) -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let left =
-            Maker::of(&name.to_string_lossy()).is_some_and(|(kind, by)| kind == what && !by.is_alive());
-        let ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == user;
-        if left && fs::symlink_metadata(entry.path()).is_ok_and(ours) {
-            // The next command tries again.
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    let dead = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Maker::of(&name).is_some_and(|(kind, by)| kind == what && !by.is_alive())
+    };
+    let ours =
+        |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| dead(path) && ours(path)).collect()
+}
+
+/// Removes what [`left`] finds.
+pub fn sweep(dir: &Path, what: &str) {
+    for path in left(dir, what) {
+        // The next command tries again.
+        let _ = fs::remove_dir_all(path);
     }
 }
 

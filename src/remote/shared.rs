@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::ssh::Ssh;
 use crate::host::Live;
 use crate::host::programs::Programs;
-use crate::host::temporary::{Maker, sweep};
+use crate::host::temporary::{self, Maker};
 
 /// Beside the directory, ssh adds a suffix of 17 characters for a moment, and all of it fits into 108 (unix(7)).
 const LONGEST: usize = 60;
@@ -34,7 +34,7 @@ impl Shared {
             return Ok(own);
         }
         let base = base();
-        sweep(&base, NAME);
+        temporary::sweep(&base, NAME);
         let dir = base.join(Maker::this().name(NAME));
         let made = DirBuilder::new().mode(0o700).create(&dir);
         made.with_context(|| format!("making directory '{}'", dir.display()))?;
@@ -70,6 +70,11 @@ impl Drop for Shared {
             let _ = fs::remove_dir_all(dir);
         }
     }
+}
+
+/// What killed commands of this user have left here.
+pub fn leftovers() -> Vec<PathBuf> {
+    temporary::left(&base(), NAME)
 }
 
 fn base() -> PathBuf {

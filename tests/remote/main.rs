@@ -11,6 +11,7 @@ mod support;
 mod site;
 
 mod commands;
+mod far;
 mod guests;
 mod lab;
 mod programs;
