@@ -15,6 +15,7 @@ GENERATORS := $(LIB)/systemd/system-generators
 DEFAULTS := $(DESTDIR)/etc/default/gridgate
 # Scripts that are of use on an installed system.
 SCRIPTS := scripts/fetch-uml
+PROFILE_DIRS := profiles profiles/features profiles/templates
 
 .PHONY: help setup build demo test test-lab bench lint install uninstall clean
 
@@ -48,7 +49,7 @@ lint: ## check format and lints, as CI does
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
-target/release/gridgate: Cargo.toml Cargo.lock $(shell find src images -type f)
+target/release/gridgate: Cargo.toml Cargo.lock $(shell find src images profiles -type f)
 	$(CARGO) build --release
 
 # What is generated comes from the definitions behind --help. The defaults are the administrator's once they are there.
@@ -57,6 +58,8 @@ install: $(GRIDGATE) ## put it in place: PREFIX=/usr/local, DESTDIR= for package
 	install -D -m 0644 -t $(UNITS) $(wildcard units/*.service units/*.target)
 	install -d $(GENERATORS) && ln -sfn ../../../bin/gridgate $(GENERATORS)/gridgate-generator
 	install -D -m 0644 -t $(SHARE)/gridgate/images $(wildcard images/*.toml)
+	for dir in $(PROFILE_DIRS); do \
+	install -D -m 0644 -t $(SHARE)/gridgate/$$dir $$(find $$dir -maxdepth 1 -type f); done
 	install -D -m 0755 -t $(LIB)/gridgate $(SCRIPTS)
 	[ -e $(DEFAULTS) ] || install -D -m 0644 units/defaults $(DEFAULTS)
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
@@ -73,9 +76,11 @@ uninstall: ## remove what install put in place, and nothing else
 	rm -f $(SHARE)/fish/vendor_completions.d/gridgate.fish
 	rm -f $(addprefix $(LIB)/gridgate/,$(notdir $(SCRIPTS)))
 	rm -f $(addprefix $(SHARE)/gridgate/images/,$(notdir $(wildcard images/*.toml)))
+	rm -f $(addprefix $(SHARE)/gridgate/,$(shell find profiles -type f))
 	rm -f $(GENERATORS)/gridgate-generator
 	rm -f $(addprefix $(UNITS)/,$(notdir $(wildcard units/*.service units/*.target)))
 	if cmp -s units/defaults $(DEFAULTS); then rm -f $(DEFAULTS); fi
+	rmdir $(SHARE)/gridgate/profiles/features $(SHARE)/gridgate/profiles/templates $(SHARE)/gridgate/profiles 2>/dev/null || true
 	rmdir $(SHARE)/gridgate/images $(SHARE)/gridgate $(LIB)/gridgate 2>/dev/null || true
 
 clean: ## remove what was built; a demonstration that is up stays

@@ -22,6 +22,7 @@ pub mod host;
 pub mod events;
 pub mod console;
 pub mod image;
+pub mod profile;
 pub mod identity;
 pub mod backend;
 pub mod facts;

@@ -88,10 +88,16 @@ fn install_puts_everything_in_its_place() {
     // It is a link to the program; links have this mode.
     expect("usr/lib/systemd/system-generators/gridgate-generator".to_owned(), 0o777);
     expect("etc/default/gridgate".to_owned(), 0o644);
-    for (from, to) in [("units", "usr/lib/systemd/system"), ("images", "usr/share/gridgate/images")] {
-        for entry in std::fs::read_dir(Path::new(ROOT).join(from)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name != "defaults" {
+    for (from, to) in [
+        ("units", "usr/lib/systemd/system"),
+        ("images", "usr/share/gridgate/images"),
+        ("profiles", "usr/share/gridgate/profiles"),
+        ("profiles/features", "usr/share/gridgate/profiles/features"),
+        ("profiles/templates", "usr/share/gridgate/profiles/templates"),
+    ] {
+        for entry in std::fs::read_dir(Path::new(ROOT).join(from)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            if name != "defaults" && entry.path().is_file() {
                 expect(format!("{to}/{name}"), 0o644);
             }
         }

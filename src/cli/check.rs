@@ -9,6 +9,7 @@ use super::{Context, Exit, print};
 use crate::config::explain::Explained;
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions, Loaded};
+use crate::profile;
 
 /// Load the site's files and cross-check them
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,9 @@ struct Report<'a> {
 /// Loads the site and prints it, or one value's origin, or all that is wrong.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let options = LoadOptions { set: args.set.clone(), rehearsal: args.rehearsal, ..context.load_options() };
-    let loaded = match config::load(&context.paths.site, &options) {
+    let loaded = config::load(&context.paths.site, &options)
+        .and_then(|loaded| profile::check(&loaded.site).map(|()| loaded));
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             if context.json {

@@ -22,6 +22,7 @@ pub mod prepare;
 pub mod network;
 pub mod panes;
 pub mod personalise;
+pub mod profile;
 pub mod ssh;
 pub mod status;
 pub mod unit;
@@ -102,6 +103,9 @@ pub enum Command {
     /// Build, look at and remove golden images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Look at what guests are configured to be
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     Plan(up::PlanArgs),
     Up(up::Args),
     Down(down::Args),
@@ -351,6 +355,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
             let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
             image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
         }
+        Command::Profile(command) => profile::run(command, &context),
         Command::Plan(args) => up::plan(args, &context),
         Command::Up(args) => up::run(args, &context),
         Command::Down(args) => down::run(args, &context),
@@ -420,6 +425,8 @@ mod tests {
             "check --explain ce.memory",
             "doctor --json",
             "image build debian-12",
+            "profile list",
+            "profile render ce /etc/motd",
             "plan ce",
             "up",
             "up --desired",

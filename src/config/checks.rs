@@ -208,6 +208,15 @@ pub(super) fn kernel_args(text: &str) -> Checked {
     Ok(())
 }
 
+/// A profile's variable, as templates and shells take it.
+pub(super) fn variable(text: &str) -> Checked {
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match text.starts_with(|c: char| c.is_ascii_lowercase()) && text.len() <= 64 && text.chars().all(known) {
+        true => Ok(()),
+        false => Err("may have only small letters, digits and '_', and begins with a letter".to_owned()),
+    }
+}
+
 pub(super) fn admin_key(text: &str) -> Checked {
     if text.contains("PRIVATE KEY") {
         return Err(

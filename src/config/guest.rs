@@ -20,6 +20,7 @@ use super::suggest;
 use super::supervision::{self, RestartPolicy, RestartWhen, StopRung, StopStep, Supervision};
 use super::templates::Templates;
 use super::tree::{Entry, Table};
+use super::variables;
 use crate::names::{GuestName, MacAddr};
 
 /// A guest's file.
@@ -56,6 +57,8 @@ pub struct Draft<'a> {
     pub needs: Vec<GuestName>,
     /// Its first label and domain.
     pub fqdn: String,
+    /// The layers of its profile's variables.
+    variables: Layers<'a>,
     start: &'a Origin,
 }
 
@@ -74,6 +77,8 @@ pub struct Workshop<'w, 'a> {
     pub networks: &'w [NamedNetwork],
     /// The site's domain.
     pub domain: &'w str,
+    /// The site's `[variables]`.
+    pub variables: &'w Layers<'a>,
 }
 
 impl<'a> Workshop<'_, 'a> {
@@ -135,6 +140,11 @@ impl<'a> Workshop<'_, 'a> {
         let scope = format!("{name}.");
         for key in keys::GUEST {
             match key.shape {
+                Shape::Free(_) => {
+                    let scope = format!("{scope}{}.", key.name);
+                    let layers = variables::layers(self.variables, layers);
+                    variables::names(&layers).iter().for_each(|name| explain.layered(&scope, name, &layers));
+                }
                 Shape::Keys(inner) => {
                     let (scope, layers) = (format!("{scope}{}.", key.name), layers.inner(key.name));
                     inner.iter().for_each(|key| explain.layered(&scope, key.name, &layers));
@@ -156,6 +166,7 @@ impl<'a> Workshop<'_, 'a> {
             after: Vec::new(),
             needs: Vec::new(),
             fqdn: String::new(),
+            variables: variables::layers(self.variables, layers),
             start: &file.start,
         };
         draft.network = self.network(&draft, explain, problems);
@@ -326,6 +337,8 @@ impl Draft<'_> {
             stop_timeout,
             supervision: self.supervision(stop_timeout)?,
             limits: self.limits(),
+            variables: variables::read(&self.variables),
+            features: variables::features(&self.layers),
             autostart: pick("autostart")?.flag()?,
             console_log_bytes: pick("console_log")?.size()?,
             console_record: pick("console_record")?.flag()?,

@@ -34,7 +34,8 @@ pub enum Scope {
     Guest,
 }
 
-const fn key(
+/// A key with one name that may stand anywhere.
+pub const fn key(
     name: &'static str,
     variables: &'static [&'static str],
     shape: Shape,
@@ -45,7 +46,7 @@ const fn key(
 }
 
 use Scope::{Defaults, Guest, Template};
-use Shape::{Amount, Flag, Integer, Keys, Size, Span, Table, Text, Texts};
+use Shape::{Amount, Flag, Free, Integer, Keys, Size, Span, Table, Text, Texts};
 
 /// Keys of a guest's file, of templates and of the site's `[defaults]`.
 pub const GUEST: &[Key] = &[
@@ -97,6 +98,8 @@ pub const GUEST: &[Key] = &[
     ),
     key("kernel_args", &["KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Defaults),
     key("count", &["COUNT"], Integer(1, 1000), "4", Template),
+    key("features", &["FEATURES"], Texts(Parted::Words, checks::label), "[\"monitoring\"]", Defaults),
+    key("variables", &[], Free(checks::variable), "{ queue = \"grid\" }", Defaults),
     key("limits", &[], Keys(LIMITS), "{ cpu = \"50%\", memory = \"512M\" }", Defaults),
 ];
 
@@ -132,6 +135,7 @@ pub const SITE: &[Key] = &[
     key("admin_group", &["ADMIN_GROUP"], Text(checks::group), "\"adm\"", Guest),
     key("guests", &["GUESTS"], Texts(Parted::Words, checks::label), "[\"ce\", \"wn\"]", Guest),
     key("rehearsal", &["REHEARSAL"], Flag, "true", Guest),
+    key("variables", &[], Free(checks::variable), "{ queue = \"grid\" }", Guest),
     key("defaults", &[], Table, "{ memory = \"512M\" }", Guest),
     key("networks", &[], Table, "{ lan = { mode = \"nat\", subnet = \"10.77.0.0/24\" } }", Guest),
 ];

@@ -22,26 +22,27 @@ pub mod problem;
 pub mod shell;
 pub mod site;
 pub mod supervision;
+pub mod variables;
 
 mod checks;
 mod cross;
 mod derive;
-mod directory;
+pub(crate) mod directory;
 mod guest;
-mod keys;
+pub(crate) mod keys;
 mod layers;
 mod network;
 mod order;
 mod overrides;
-mod schema;
-mod shape;
+pub(crate) mod schema;
+pub(crate) mod shape;
 mod shell_file;
-mod shipped;
+pub(crate) mod shipped;
 mod site_values;
-mod suggest;
+pub(crate) mod suggest;
 mod templates;
-mod toml_file;
-mod tree;
+pub(crate) mod toml_file;
+pub(crate) mod tree;
 
 use std::path::{Path, PathBuf};
 
@@ -135,6 +136,7 @@ fn read(
         overrides: &overrides,
         networks: &networks,
         domain: &values.domain,
+        variables: &site_layers.inner("variables"),
     };
     let mut drafts: Vec<Draft<'_>> = Vec::new();
     for file in &files {

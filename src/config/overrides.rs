@@ -1,5 +1,6 @@
 //! Values from the command line: `--set ce.memory=1G`, `--set domain=example.org`, `--set networks.lan.mode=nat`.
 
+use super::checks;
 use super::keys::{self, Key};
 use super::origin::Origin;
 use super::problem::Problems;
@@ -39,6 +40,9 @@ impl Overrides {
     fn add(&mut self, word: &str, origin: &Origin, problems: &mut Problems) -> Option<()> {
         let (path, content) = word.split_once('=')?;
         let parts: Vec<&str> = path.split('.').collect();
+        if let [.., "variables", name] = parts.as_slice() {
+            return self.variable(&parts, name, content, origin, problems);
+        }
         let (known, target) = match parts.as_slice() {
             [_] => (keys::SITE, &mut self.site),
             ["defaults", _] => (keys::GUEST, self.site.table_mut("defaults", origin)?),
@@ -65,6 +69,31 @@ impl Overrides {
             origin: origin.clone(),
             value,
         });
+        Some(())
+    }
+
+    /// `ce.variables.queue=grid`, `defaults.variables.queue=grid`, `variables.queue=grid`.
+    fn variable(
+        &mut self,
+        parts: &[&str],
+        name: &str,
+        content: &str,
+        origin: &Origin,
+        problems: &mut Problems,
+    ) -> Option<()> {
+        let target = match parts {
+            ["variables", _] => &mut self.site,
+            ["defaults", ..] if parts.len() == 3 => self.site.table_mut("defaults", origin)?,
+            [guest, ..] if parts.len() == 3 => self.guest_mut(guest, origin),
+            _ => return None,
+        };
+        if let Err(why) = checks::variable(name) {
+            problems.add(origin, format!("name '{}' {why}", super::shape::shown(name)), "");
+            return Some(());
+        }
+        let value = Shape::Any.read(content, origin);
+        let (key, written) = (name.to_owned(), name.to_owned());
+        target.table_mut("variables", origin)?.set(Entry { key, written, origin: origin.clone(), value });
         Some(())
     }
 

@@ -63,7 +63,7 @@ impl Problems {
     }
 
     /// In the order that they are told in, each once: a default that is wrong for four guests is one problem.
-    pub(super) fn sorted(mut self) -> Self {
+    pub(crate) fn sorted(mut self) -> Self {
         self.0.sort();
         self.0.dedup();
         self

@@ -24,9 +24,24 @@ pub fn check(table: &Table, known: &'static [Key], place: Scope, problems: &mut 
         for (origin, message) in key.shape.wrong(&entry.written, &entry.value) {
             problems.add(&origin, message, keys::example(key, &entry.written, &entry.origin));
         }
-        if let (Shape::Keys(inner), Kind::Table(table)) = (key.shape, &entry.value.kind) {
-            check(table, inner, place, problems);
+        match (key.shape, &entry.value.kind) {
+            (Shape::Keys(inner), Kind::Table(table)) => check(table, inner, place, problems),
+            (Shape::Named(_, inner), Kind::Table(table)) => {
+                for entry in &table.entries {
+                    nested(&entry.value.kind, inner, place, problems);
+                }
+            }
+            (Shape::Tables(inner), Kind::List(values)) => {
+                values.iter().for_each(|value| nested(&value.kind, inner, place, problems));
+            }
+            _ => {}
         }
+    }
+}
+
+fn nested(kind: &Kind, known: &'static [Key], place: Scope, problems: &mut Problems) {
+    if let Kind::Table(table) = kind {
+        check(table, known, place, problems);
     }
 }
 

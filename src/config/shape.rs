@@ -32,6 +32,14 @@ pub enum Shape {
     Table,
     /// Values of these keys.
     Keys(&'static [Key]),
+    /// Tables one after the other, each with values of these keys.
+    Tables(&'static [Key]),
+    /// A table for each of several names, with values of these keys.
+    Named(Check, &'static [Key]),
+    /// Values of the site's own names.
+    Free(Check),
+    /// A text, a number, a flag or a list of texts.
+    Any,
 }
 
 /// How texts stand in one variable.
@@ -59,7 +67,9 @@ impl Shape {
             Self::Size(..) => "a size as text",
             Self::Span => "a time as text",
             Self::Amount(limit) => limit.noun(),
-            Self::Table | Self::Keys(_) => "a table",
+            Self::Table | Self::Keys(_) | Self::Named(..) | Self::Free(_) => "a table",
+            Self::Tables(_) => "tables in double brackets",
+            Self::Any => "text, a number, true or false, or a list of texts",
         }
     }
 
@@ -81,6 +91,25 @@ impl Shape {
                 wrong(format!("{written} {number} is not between {least} and {most}"))
             }
             (Self::Flag, Kind::Flag(_)) | (Self::Table | Self::Keys(_), Kind::Table(_)) => Vec::new(),
+            (Self::Any, Kind::Text(_) | Kind::Integer(_) | Kind::Flag(_)) => Vec::new(),
+            (Self::Any, Kind::List(values)) => {
+                values.iter().flat_map(|value| Self::Text(|_| Ok(())).wrong(written, value)).collect()
+            }
+            (Self::Tables(_), Kind::List(values)) => {
+                let tables = values.iter().filter(|value| !matches!(value.kind, Kind::Table(_)));
+                tables.flat_map(|value| Self::Table.wrong(written, value)).collect()
+            }
+            (Self::Named(check, _) | Self::Free(check), Kind::Table(table)) => {
+                let named = |entry: &super::tree::Entry| {
+                    let why = check(&entry.written).err()?;
+                    Some((entry.origin.clone(), format!("name '{}' {why}", shown(&entry.written))))
+                };
+                let mut wrong: Vec<Wrong> = table.entries.iter().filter_map(named).collect();
+                for entry in table.entries.iter().filter(|_| matches!(self, Self::Free(_))) {
+                    wrong.extend(Self::Any.wrong(&format!("{written}.{}", entry.written), &entry.value));
+                }
+                wrong
+            }
             (Self::Amount(limit), Kind::Text(_) | Kind::Integer(_)) => {
                 let text = value.amount().unwrap_or_default();
                 limit.parse(&text).map_or_else(|why| told(&text, why), |_| Vec::new())
@@ -109,6 +138,7 @@ impl Shape {
         let plain = || Kind::Text(text.to_owned());
         let kind = match self {
             Self::Text(_) | Self::Size(..) | Self::Span | Self::Table | Self::Keys(_) => plain(),
+            Self::Tables(_) | Self::Named(..) | Self::Free(_) | Self::Any => plain(),
             Self::Amount(_) => text.trim().parse().map_or_else(|_| plain(), Kind::Integer),
             Self::Integer(..) => text.trim().parse().map_or_else(|_| plain(), Kind::Integer),
             Self::Flag => match text.trim().to_ascii_lowercase().as_str() {

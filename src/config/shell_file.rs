@@ -5,6 +5,7 @@
 //! | `SITE_NAME=`, `DOMAIN=`, ... | `name`, `domain`, ... |
 //! | `DEFAULT_MEMORY=`, ... | `[defaults] memory`, ... |
 //! | `LIMIT_CPU=`, ... | `[limits] cpu`, ... of a guest |
+//! | `VAR_QUEUE=`, ... | `[variables] queue`, ... |
 //! | `NETWORK_SUBNET=`, ... | `[networks.lan] subnet`, ... |
 //! | `NETWORK_DMZ_SUBNET=`, ... | `[networks.dmz] subnet`, ... |
 //!
@@ -13,6 +14,7 @@
 use super::keys::{self, Key};
 use super::origin::{Origin, Text};
 use super::problem::Problems;
+use super::shape::Shape;
 use super::shell::{self, Variable};
 use super::suggest;
 use super::tree::{Entry, Kind, Table, Value};
@@ -36,6 +38,9 @@ pub fn site(text: &Text, problems: &mut Problems) -> Option<Table> {
         let (name, origin) = (variable.name.as_str(), text.origin(variable.name_at));
         let (target, entry) = if let Some(key) = keys::find_variable(keys::SITE, name) {
             (Some(&mut table), entry(text, &variable, key, problems))
+        } else if let Some(own) = name.strip_prefix("VAR_") {
+            profile_variable(text, &variable, own, &mut table, problems);
+            continue;
         } else if let Some(rest) = name.strip_prefix("DEFAULT_") {
             if let Some(defaults) = table.table_mut("defaults", &origin) {
                 guest_value(text, &variable, rest, defaults, problems);
@@ -100,6 +105,9 @@ fn variables(text: &Text, problems: &mut Problems) -> Option<Vec<Variable>> {
 
 /// Sets a key of a guest, or of the table of its limits.
 fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, problems: &mut Problems) {
+    if let Some(own) = name.strip_prefix("VAR_") {
+        return profile_variable(text, variable, own, table, problems);
+    }
     let (target, entry) = match keys::find_variable(keys::LIMITS, name) {
         Some(key) => {
             let origin = text.origin(variable.name_at);
@@ -110,6 +118,23 @@ fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, 
     if let (Some(target), Some(entry)) = (target, entry) {
         repeated(target, &entry, problems);
         target.set(entry);
+    }
+}
+
+/// `VAR_QUEUE=grid` is the profile's variable `queue`.
+fn profile_variable(
+    text: &Text,
+    variable: &Variable,
+    name: &str,
+    table: &mut Table,
+    problems: &mut Problems,
+) {
+    let (origin, value_origin) = (text.origin(variable.name_at), text.origin(variable.value_at));
+    let Some(content) = utf8(variable, &value_origin, problems) else { return };
+    let key = name.to_ascii_lowercase();
+    let value = Shape::Any.read(content, &value_origin);
+    if let Some(variables) = table.table_mut("variables", &origin) {
+        variables.set(Entry { key: key.clone(), written: key, origin, value });
     }
 }
 

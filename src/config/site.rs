@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::supervision::Supervision;
+use super::variables::{Feature, Variables};
 use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
 
 /// One gateway's whole description.
@@ -28,6 +29,8 @@ pub struct Site {
     pub admin_keys: Vec<String>,
     /// The group that may read consoles' logs; `adm`, where there is one, if the site says nothing.
     pub admin_group: Option<String>,
+    /// What all guests' profiles are told.
+    pub variables: Variables,
     /// In the order of the site file.
     pub networks: Vec<Network>,
     /// In the order of the site file's list; else sorted by name.
@@ -53,6 +56,7 @@ impl Site {
             ntp,
             admin_keys,
             admin_group: None,
+            variables: Variables::new(),
             networks: Vec::new(),
             guests: Vec::new(),
             dir,
@@ -167,6 +171,10 @@ pub struct Guest {
     pub supervision: Supervision,
     /// How much of the host it may use.
     pub limits: Limits,
+    /// What its profile is told.
+    pub variables: Variables,
+    /// Features that it has beside those of its profile.
+    pub features: Vec<Feature>,
 }
 
 fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,7 @@ use super::layers::Layers;
 use super::origin::Origin;
 use super::problem::Problems;
 use super::site::Site;
+use super::variables::{self, Variables};
 use crate::names::SiteName;
 
 /// Everything of the site but its networks and guests.
@@ -29,6 +30,8 @@ pub struct SiteValues {
     pub admin_keys: Vec<String>,
     /// The group that may read consoles' logs.
     pub admin_group: Option<String>,
+    /// What all guests' profiles are told.
+    pub variables: Variables,
     /// Whether all networks are rehearsed.
     pub rehearsal: bool,
 }
@@ -56,6 +59,8 @@ pub fn read(
     ] {
         explain.layered("", key, layers);
     }
+    let own = layers.inner("variables");
+    variables::names(&own).iter().for_each(|name| explain.layered("variables.", name, &own));
     if pick("name").is_none() {
         let hint = if start.place.ends_with(".conf") { "SITE_NAME=my-site" } else { "name = \"my-site\"" };
         problems.add(start, "the site has no name", format!("for example: {hint}"));
@@ -86,6 +91,7 @@ pub fn read(
         admin_keys,
         admin_group: pick("admin_group").and_then(|v| v.text()).map(str::to_owned),
         rehearsal: pick("rehearsal").and_then(|v| v.flag()).unwrap_or(false),
+        variables: variables::read(&own),
         name,
     }
 }
@@ -127,6 +133,7 @@ impl SiteValues {
             ntp: self.ntp,
             admin_keys: self.admin_keys,
             admin_group: self.admin_group,
+            variables: self.variables,
             networks: Vec::new(),
             guests: Vec::new(),
             dir: dir.to_owned(),

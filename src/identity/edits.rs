@@ -97,6 +97,8 @@ pub(crate) mod tests {
             kernel_args: String::new(),
             supervision: Default::default(),
             limits: Default::default(),
+            variables: Default::default(),
+            features: Vec::new(),
         };
         Site {
             name: "site-a".parse().unwrap(),
@@ -106,6 +108,7 @@ pub(crate) mod tests {
             ntp: Vec::new(),
             admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
             admin_group: None,
+            variables: Default::default(),
             networks: vec![Network {
                 name: "lan".parse().unwrap(),
                 mode: NetworkMode::Rehearsal,

@@ -93,6 +93,8 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         kernel_args: String::new(),
         supervision: Default::default(),
         limits: Default::default(),
+        variables: Default::default(),
+        features: Vec::new(),
     };
     Site {
         name: "test".parse().unwrap(),
@@ -102,6 +104,7 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         ntp: Vec::new(),
         admin_keys: Vec::new(),
         admin_group: None,
+        variables: Default::default(),
         networks: vec![network],
         guests: vec![guest],
         dir: PathBuf::new(),

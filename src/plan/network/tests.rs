@@ -41,6 +41,8 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         kernel_args: String::new(),
         supervision: Default::default(),
         limits: Default::default(),
+        variables: Default::default(),
+        features: Vec::new(),
     };
     Site {
         name: "test".parse().unwrap(),
@@ -50,6 +52,7 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         ntp: Vec::new(),
         admin_keys: Vec::new(),
         admin_group: None,
+        variables: Default::default(),
         networks,
         guests: vec![guest],
         dir: PathBuf::new(),
