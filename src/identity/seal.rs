@@ -52,6 +52,11 @@ pub fn edits(tree: &dyn Tree, old: &Old, extra: &[Known]) -> Result<Vec<Edit>> {
             Ok(Descend::Yes)
         })
         .with_context(what)?;
+    let gone = |path: &Path| {
+        let whole = |edit: &&Edit| matches!(edit, Edit::RemoveTree { .. } | Edit::Clear { .. });
+        edits.iter().filter(whole).any(|edit| path.starts_with(edit.path()))
+    };
+    more.retain(|path, _| !gone(path));
     edits.extend(more.into_values());
     for (path, content, mode) in NEUTRAL {
         edits.extend(needed(tree, path, content, mode)?);

@@ -271,15 +271,18 @@ fn place(path: &Path) -> Where {
 /// Opens without following a link, crossing a mount, waiting, or leaving a trace in the times of access.
 fn open(dir: impl std::os::fd::AsFd, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let all = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let dir = dir.as_fd();
-    let open = |flags| rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve);
-    // O_PATH takes no O_NOATIME, and only the owner may ask for that (open(2)).
-    if all.contains(OFlags::PATH) {
-        return open(all);
+    let open = |more| {
+        let all = flags | more | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat2(dir, name, all, Mode::empty(), resolve)
+    };
+    // O_PATH takes none of these, and only the owner may ask for O_NOATIME (openat2(2)).
+    if flags.contains(OFlags::PATH) {
+        return open(OFlags::empty());
     }
-    match open(all | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(all),
+    let careful = OFlags::NONBLOCK | OFlags::NOCTTY;
+    match open(careful | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(careful),
         opened => opened,
     }
 }
