@@ -17,6 +17,8 @@ pub mod keys;
 pub mod assigned;
 pub mod edit;
 pub mod found;
+pub mod known;
+pub mod scrub;
 pub mod wanted;
 pub mod words;
 pub mod names;
