@@ -132,7 +132,7 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
         }
         done = plan.apply(root)?;
         if let Some(document) = &document {
-            done.changed.extend(compile::into(root, document)?.changed);
+            done.changed.extend(compile::with_own(root, document, compile::Undeclared::Told)?.changed);
         }
         Ok(())
     };
