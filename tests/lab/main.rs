@@ -40,7 +40,7 @@ const SITE: &str = r#"
     backend = "nspawn"
     memory = "192M"
     disk = "1G"
-    ready_timeout = "10min"
+    ready_timeout = "20min"
     [networks.lan]
     mode = "nat"
     subnet = "10.77.0.0/24"
