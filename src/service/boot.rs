@@ -154,6 +154,7 @@ mod tests {
     use super::*;
     use crate::host::files::Files;
     use crate::host::model::Model;
+    use crate::host::recorder::Recorder;
 
     #[test]
     fn the_last_assignment_in_an_environment_file_wins() {
@@ -174,6 +175,22 @@ mod tests {
         assert!(!is_known(&host, &paths).unwrap());
         assert_eq!(host.list(&dir).unwrap(), ["own.conf"]);
         assert!(is_known(&host, &paths).unwrap(), "the second time");
+    }
+
+    #[test]
+    fn systemd_is_told_anew_only_of_what_it_does_not_know() {
+        let scratch = tempfile::tempdir().unwrap();
+        let model = Model::new(scratch.path());
+        let paths = Paths::new(&scratch.path().join("none"), scratch.path());
+        let told = || {
+            let host = Recorder::new(&model, None);
+            catch_up(&host, &paths).unwrap();
+            host.calls().into_iter().filter(|call| call.starts_with("run_any")).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [""; 0]);
+        let stale = Path::new(GENERATED).join("gridgate-guest@gone.service.d/gridgate.conf");
+        model.write(&stale, b"", 0o644).unwrap();
+        assert_eq!(told(), ["run_any systemctl daemon-reload"]);
     }
 
     #[test]
