@@ -15,6 +15,7 @@ use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::profile::record::Compiled;
 use crate::service::desired::{self, Desired};
 use crate::service::limits::{self, Ignored};
 
@@ -68,8 +69,12 @@ pub struct GuestStatus {
     pub missing: Vec<String>,
     /// What it says of itself.
     pub says: Option<String>,
+    /// Why its console's log cannot be written; none if it can.
+    pub log_trouble: Option<String>,
     /// What is remembered of early deaths, and when it is tried again.
     pub restarts: Option<Restarts>,
+    /// What was compiled into its disk last.
+    pub profile: Option<Compiled>,
 }
 
 /// Whether a guest's process is there.
@@ -155,6 +160,7 @@ fn look(
     let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
     let restarts = Restarts::read(paths, name);
     let says = ready.as_ref().and_then(|ready| ready.said.clone());
+    let log_trouble = ready.as_ref().and_then(|ready| ready.log_trouble.clone());
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -185,8 +191,10 @@ fn look(
         limits_ignored,
         last_exit: ExitRecord::latest(paths, name)?,
         stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
+        profile: Compiled::recall(host, paths, name)?,
         missing: missing.map(|check| check.check.to_string()).collect(),
         says,
+        log_trouble,
         restarts: (restarts != Restarts::default()).then_some(restarts),
     })
 }
