@@ -16,13 +16,13 @@
 pub mod keys;
 pub mod assigned;
 pub mod edit;
-pub mod found;
 pub mod known;
 pub mod scrub;
 pub mod wanted;
 pub mod words;
 pub mod names;
 pub mod network;
+pub mod found;
 pub mod ids;
 pub mod ssh;
 pub mod filesystem;

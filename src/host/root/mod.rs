@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+pub mod look;
 mod owner;
 mod remove;
 mod write;
