@@ -50,6 +50,10 @@ pub trait Tree {
     fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change>;
     /// A symbolic link in place of the one that was there, by one rename: the path is never without a link.
     fn switch(&self, path: &Path, target: &Path) -> Result<Change>;
+    /// The directory that it is, where it is one: programs can be run only in that.
+    fn as_root(&self) -> Option<&Root> {
+        None
+    }
     /// Nothing there; a directory goes with all that is in it. Links are removed, never followed.
     fn remove_tree(&self, path: &Path) -> Result<Change>;
     /// Nothing in the directory, which stays itself; what is no directory is left alone.
@@ -108,6 +112,10 @@ impl Tree for Root {
 
     fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
         Root::names(self, path, each)
+    }
+
+    fn as_root(&self) -> Option<&Root> {
+        Some(self)
     }
 
     fn remove_tree(&self, path: &Path) -> Result<Change> {

@@ -40,6 +40,23 @@ impl Target {
         }
     }
 
+    /// As [`Target::look`], for a look that needs more of the kernel than a [`Tree`] can: only where it can be mounted.
+    pub fn look_at_root(
+        &self,
+        host: &dyn Host,
+        look: &mut dyn FnMut(&Root, Option<[u8; 16]>) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Volume(volume) => {
+                host.look_at_volume(volume, &mut |root, found| look(root, Some(found.uuid)))
+            }
+            Self::Offline(disk) => {
+                bail!("'{}' has to be mounted for this, which takes root", disk.display())
+            }
+            Self::Tree(dir) => look(&open_tree(dir)?, None),
+        }
+    }
+
     /// Opens it for a change; a filesystem then gets the shape asked for. Nobody else may change it meanwhile: a second
     /// command that tries is refused at once.
     pub fn edit(&self, host: &dyn Host, shape: Shape, work: Work<'_>) -> Result<()> {

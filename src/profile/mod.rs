@@ -26,6 +26,8 @@ pub mod scrub;
 pub mod compile;
 pub mod diff;
 pub mod record;
+pub mod export;
+pub mod import;
 
 use crate::config::problem::Problems;
 use crate::config::site::{Guest, Site};

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::compile::tasks::{self, TaskState};
-use super::compile::{self, Outcome};
+use super::compile::{self, Outcome, Undeclared};
 use super::document::Document;
 use crate::config::site::{Guest, Site};
 use crate::host::Host;
@@ -38,7 +38,7 @@ impl Compiled {
     /// Compiles a document into a tree and becomes the record of that; gives the paths that were changed. The second time
     /// nothing changes.
     pub fn replace_by(&mut self, tree: &dyn Tree, document: &Document) -> Result<Vec<PathBuf>> {
-        let outcome = compile::into(tree, document)?;
+        let outcome = compile::with_own(tree, document, Undeclared::Told)?;
         Ok(self.tell(tree, document, outcome))
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{CompileArgs, RenderArgs, document};
+use super::{CompileArgs, RenderArgs, RollbackArgs, document};
 use crate::cli::{Context, Ending, Exit, print, print_json};
 use crate::console::record::RunRecord;
 use crate::host::files::{Files, LockGuard};
@@ -14,7 +14,7 @@ use crate::host::tree::Tree;
 use crate::host::volume::Volume;
 use crate::identity::target::Target;
 use crate::names::GuestName;
-use crate::profile::compile::{self, Outcome, Plan};
+use crate::profile::compile::{self, Outcome, Plan, Undeclared};
 use crate::profile::diff::{Difference, Kind, differences};
 use crate::profile::record::Compiled;
 
@@ -84,20 +84,21 @@ pub(super) fn diff(args: &RenderArgs, context: &Context) -> Result<Exit> {
 /// Compiles it.
 pub(super) fn compile(args: &CompileArgs, context: &Context) -> Result<Exit> {
     let (_, document) = document(context, &context.site()?, &args.guest)?;
-    edit(args, context, &mut |root, compiled| {
-        let outcome = compile::into(root, &document)?;
+    edit(&args.guest, args.tree.as_ref(), context, &mut |root, compiled| {
+        let undeclared = if args.strict { Undeclared::Refused } else { Undeclared::Told };
+        let outcome = compile::with_own(root, &document, undeclared)?;
         let changed = compiled.tell(root, &document, outcome.clone());
         Ok(Outcome { changed, ..outcome })
     })
 }
 
 /// Goes back by one generation. The site's profile is left alone until it changes.
-pub(super) fn rollback(args: &CompileArgs, context: &Context) -> Result<Exit> {
+pub(super) fn rollback(args: &RollbackArgs, context: &Context) -> Result<Exit> {
     // A profile that cannot be used is a reason to go back, and none to fail.
     let site = context.site()?;
     context.known(&site, std::slice::from_ref(&args.guest))?;
     let wanted = site.guest(&args.guest).and_then(|guest| crate::profile::document(&site, guest).ok());
-    edit(args, context, &mut |root, compiled| {
+    edit(&args.guest, args.tree.as_ref(), context, &mut |root, compiled| {
         let (document, outcome) = compile::rollback(root)?;
         compiled.tell(root, &document, outcome.clone());
         compiled.instead_of = wanted.as_ref().map(|wanted| wanted.digest());
@@ -107,21 +108,21 @@ pub(super) fn rollback(args: &CompileArgs, context: &Context) -> Result<Exit> {
 
 type Work<'w> = &'w mut dyn FnMut(&dyn Tree, &mut Compiled) -> Result<Outcome>;
 
-fn edit(args: &CompileArgs, context: &Context, work: Work<'_>) -> Result<Exit> {
-    let (target, _lock) = target(&args.guest, args.tree.as_ref(), context)?;
+fn edit(guest: &GuestName, tree: Option<&PathBuf>, context: &Context, work: Work<'_>) -> Result<Exit> {
+    let (target, _lock) = target(guest, tree, context)?;
     let (mut compiled, mut outcome) = (Compiled::default(), Outcome::default());
     let edit = &mut |root: &dyn Tree, _| {
         outcome = work(root, &mut compiled)?;
         Ok(())
     };
     target.edit(&context.host, Shape::default(), edit)?;
-    if args.tree.is_none() {
-        compiled.keep(&context.host, &context.paths, &args.guest)?;
+    if tree.is_none() {
+        compiled.keep(&context.host, &context.paths, guest)?;
     }
     if context.json {
         print_json(&CompileReport {
             version: 1,
-            guest: &args.guest,
+            guest: guest,
             generation: outcome.generation,
             changed: &outcome.changed,
             notes: &outcome.notes,
@@ -130,15 +131,15 @@ fn edit(args: &CompileArgs, context: &Context, work: Work<'_>) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     for path in &outcome.changed {
-        context.progress.detail(&format!("{}: wrote {}", args.guest, path.display()));
+        context.progress.detail(&format!("{}: wrote {}", guest, path.display()));
     }
-    tell(&args.guest, &outcome, context);
+    tell(guest, &outcome, context);
     let (generation, count) = (outcome.generation, outcome.changed.len());
     let plural = if count == 1 { "" } else { "s" };
     let profile = &compiled.profile;
     context.progress.say(&format!(
         "{}: profile '{profile}' is generation {generation}, {count} path{plural} changed",
-        args.guest
+        guest
     ));
     Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! `gridgate profile`: what guests are configured to be, and whether they are.
 
 mod disk;
+mod exchange;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -29,7 +30,11 @@ pub enum ProfileCommand {
     /// Compile a guest's profile into its disk, or into a tree
     Compile(CompileArgs),
     /// Bring back the profile that the guest's disk had before
-    Rollback(CompileArgs),
+    Rollback(RollbackArgs),
+    /// Print a guest's profile in the form of another tool
+    Export(exchange::ExportArgs),
+    /// Read another tool's file, and print the profile that says the same
+    Import(exchange::ImportArgs),
 }
 
 /// Which guest.
@@ -66,6 +71,20 @@ pub struct CompileArgs {
     /// A directory with a root filesystem's files, instead of the guest's disk
     #[arg(long, value_name = "DIR")]
     pub tree: Option<PathBuf>,
+    /// Let the guest's own compiler write only to the paths that it declares
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Which filesystem of which guest.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The guest
+    #[arg(value_name = "GUEST")]
+    pub guest: GuestName,
+    /// A directory with a root filesystem's files, instead of the guest's disk
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +109,8 @@ pub fn run(command: &ProfileCommand, context: &Context) -> Result<Exit> {
         ProfileCommand::Render(args) => render(args, context),
         ProfileCommand::Compile(args) => disk::compile(args, context),
         ProfileCommand::Rollback(args) => disk::rollback(args, context),
+        ProfileCommand::Export(args) => exchange::export(args, context),
+        ProfileCommand::Import(args) => exchange::import(args, context),
     }
 }
 

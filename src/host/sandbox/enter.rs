@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use nix::libc;
 use rustix::fs::CWD;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind, mount_change,
-    mount_remount, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
@@ -67,7 +67,8 @@ pub(super) struct Entrance {
 
 impl Entrance {
     pub(super) fn prepare(sandbox: &Sandbox, root: &Root, group: Option<&Group>) -> Result<Self> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let tree = match open_tree(root.as_fd(), c"", flags) {
             Ok(tree) => tree,
             // Kernels before 6.15 do not copy a mount that is attached nowhere; but it can be attached, once.
@@ -82,8 +83,11 @@ impl Entrance {
                 devices.push((device, path));
             }
         }
-        let paths = |paths: &Vec<String>| paths.iter().map(|path| CString::new(path.as_str())).collect::<Result<_, _>>();
-        let mut namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+        let paths = |paths: &Vec<String>| {
+            paths.iter().map(|path| CString::new(path.as_str())).collect::<Result<_, _>>()
+        };
+        let mut namespaces =
+            UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
         if !sandbox.network {
             namespaces |= UnshareFlags::NEWNET;
         }
@@ -183,9 +187,20 @@ impl Entrance {
         for (target, path) in LINKS {
             told("making a link", rustix::fs::symlink(target, path))?;
         }
+        // What is left there goes with it. A guest without these directories does without.
+        for path in [c"/tmp", c"/run"] {
+            let _ = mount(
+                c"tmpfs",
+                path,
+                c"tmpfs",
+                MountFlags::NOSUID | MountFlags::NODEV,
+                c"mode=1777,size=64m",
+            );
+        }
         // Only processes are shown, and nothing of the kernel's (proc(5), subset; since 5.8). A guest without /proc does
         // without.
-        let _ = mount(c"proc", c"/proc", c"proc", quiet | MountFlags::NODEV | MountFlags::RDONLY, c"subset=pid");
+        let _ =
+            mount(c"proc", c"/proc", c"proc", quiet | MountFlags::NODEV | MountFlags::RDONLY, c"subset=pid");
         Ok(())
     }
 

@@ -37,10 +37,15 @@ impl Group {
             let dir = tree.group("sandbox", &name);
             // Where another program owns the tree there is nothing to be had.
             tree.make(&dir).ok()?;
-            let settings = [("memory.max", memory.as_str()), ("memory.swap.max", "0"), ("pids.max", processes.as_str())];
+            let settings =
+                [("memory.max", memory.as_str()), ("memory.swap.max", "0"), ("pids.max", processes.as_str())];
             group.limits_memory = group.add(&dir, &settings, "memory.max");
         } else {
-            group.add(&Path::new(V1).join("pids").join(&name), &[("pids.max", processes.as_str())], "pids.max");
+            group.add(
+                &Path::new(V1).join("pids").join(&name),
+                &[("pids.max", processes.as_str())],
+                "pids.max",
+            );
             let limit = "memory.limit_in_bytes";
             let dir = Path::new(V1).join("memory").join(&name);
             group.limits_memory = group.add(&dir, &[(limit, memory.as_str())], limit);

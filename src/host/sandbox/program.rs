@@ -16,7 +16,8 @@ const MACHINES: [(u16, &str); 6] =
 /// An error if the guest has no such program, or none that this machine can run. `path` are the directories that a bare name is
 /// looked for in.
 pub fn check(root: &Root, name: &str, path: &str) -> Result<()> {
-    let hint = "hint: without [compiler] in the profile gridgate's own is used, which needs nothing of the guest";
+    let hint =
+        "hint: without [compiler] in the profile gridgate's own is used, which needs nothing of the guest";
     let mut program = match name {
         "" => bail!("there is no program to run inside the guest"),
         name if name.starts_with('/') => PathBuf::from(name),
@@ -36,7 +37,8 @@ pub fn check(root: &Root, name: &str, path: &str) -> Result<()> {
             bail!("the guest has no program '{shown}'\n{hint}");
         };
         if let Some(line) = head.strip_prefix(b"#!") {
-            let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+            let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default())
+                .into_owned();
             let interpreter = line.split_whitespace().next().unwrap_or_default().to_owned();
             if !interpreter.starts_with('/') {
                 bail!("'{shown}' in the guest is a script without an interpreter\n{hint}");

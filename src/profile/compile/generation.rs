@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /var/lib/gridgate/profile/
-//!   1/ 2/ 3/               document.json, profile.sh, task-NAME
+//!   1/ 2/ 3/               document.json, task-NAME; for a compiler of the guest's own profile.xml, .sh, quattor.json
 //!   current -> 3           switched by one rename
 //!   originals/etc/...      what the guest had before a profile first wrote there
 //!   done/NAME              how a first-boot task ended; NAME.log, what it said
@@ -16,6 +16,7 @@ use super::step::{Owned, Step};
 use crate::host::root::Entry;
 use crate::host::tree::Tree;
 use crate::profile::document::{Document, FORMAT};
+use crate::profile::export;
 use crate::profile::render::shell_word;
 
 /// All of it.
@@ -94,6 +95,11 @@ pub(super) fn build(number: u32, document: &Document) -> Vec<Step> {
         let words: Vec<String> = task.command.iter().map(|word| shell_word(word)).collect();
         let text = format!("# {}\nexec {}\n", task.about, words.join(" "));
         steps.push(file(format!("task-{}", task.name), text, 0o600));
+    }
+    if document.compiler.is_some() {
+        for (name, content) in export::for_compilers(document) {
+            steps.push(file(name.to_owned(), content, 0o600));
+        }
     }
     steps.push(file("document.json".to_owned(), document.text(), 0o600));
     steps

@@ -8,6 +8,7 @@
 mod accounts;
 mod files;
 pub mod generation;
+mod own;
 mod packages;
 mod step;
 pub mod tasks;
@@ -26,6 +27,7 @@ use crate::host::root::Change;
 use crate::host::tree::Tree;
 use accounts::Accounts;
 use generation::Generations;
+pub use own::Undeclared;
 pub use step::{Owned, Step};
 
 /// What a compile came to.
@@ -54,6 +56,21 @@ pub struct Plan {
 pub fn into(tree: &dyn Tree, document: &Document) -> Result<Outcome> {
     let what = || format!("compiling profile '{}' of '{}'", document.profile, document.guest);
     Plan::make(tree, document).with_context(what)?.apply(tree).with_context(what)
+}
+
+/// As [`into`], and then the guest's own compiler is run in the tree, if the profile names one.
+pub fn with_own(tree: &dyn Tree, document: &Document, undeclared: Undeclared) -> Result<Outcome> {
+    let mut outcome = into(tree, document)?;
+    if let Some(compiler) = &document.compiler {
+        let what = || format!("compiling profile '{}' of '{}'", document.profile, document.guest);
+        let changed = !outcome.changed.is_empty();
+        let found = own::run(tree, document, compiler, changed, undeclared).with_context(what)?;
+        let note = |path: PathBuf| {
+            format!("the guest's compiler changed '{}', which it does not declare", path.display())
+        };
+        outcome.notes.extend(found.into_iter().map(note));
+    }
+    Ok(outcome)
 }
 
 /// Brings back the generation before the one that holds, and gives its document. Fails if there is none.
