@@ -122,7 +122,7 @@ fn edit(guest: &GuestName, tree: Option<&PathBuf>, context: &Context, work: Work
     if context.json {
         print_json(&CompileReport {
             version: 1,
-            guest: guest,
+            guest,
             generation: outcome.generation,
             changed: &outcome.changed,
             notes: &outcome.notes,

@@ -40,7 +40,9 @@ fn site_info(site: &Site, documents: &[Document]) -> String {
     let queue = value("queue").map(ToString::to_string).unwrap_or_else(|| "grid".to_owned());
     let vos = organisations(site, documents);
     let mut text = String::from("# written by gridgate; YAIM reads this with a shell\n");
-    let mut set = |name: &str, value: &str| drop(writeln!(text, "{name}={}", shell_word(value)).is_ok());
+    let mut set = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name}={}", shell_word(value));
+    };
     set("SITE_NAME", site.name.as_str());
     set("MY_DOMAIN", &site.domain);
     set("CE_HOST", &first("ce"));
