@@ -272,8 +272,9 @@ const CAP_VERSION: u32 = 0x2008_0522;
 #[expect(unsafe_code, reason = "capabilities have no safe wrapper that takes no memory")]
 fn drop_capabilities() -> IoResult<()> {
     for capability in (0..64).filter(|capability| !KEPT.contains(capability)) {
-        // SAFETY: prctl(2) takes numbers alone here; EINVAL says that the kernel knows no further capability.
+        // SAFETY: prctl(2) takes numbers alone here.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            // EINVAL says that the kernel knows no further capability.
             match Error::last_os_error() {
                 error if error.raw_os_error() == Some(libc::EINVAL) => break,
                 error => return Err(error),

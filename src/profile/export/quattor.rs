@@ -101,9 +101,10 @@ fn escaped_key(key: &str) -> String {
     let mut escaped = String::new();
     for (at, byte) in key.bytes().enumerate() {
         let plain = byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
-        match plain {
-            true => escaped.push(char::from(byte)),
-            false => drop(write!(escaped, "_{byte:x}").is_ok()),
+        if plain {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "_{byte:x}");
         }
     }
     escaped
