@@ -119,6 +119,40 @@ fn a_reader_that_stalls_holds_nobody_up_and_is_skipped_forward() {
     assert!(skipped > 7_000_000, "{skipped}");
 }
 
+/// Seconds until five guests at once have each said eight megabytes.
+fn all_talk(site: &Site, guests: &[support::Guest], bytes: u64) -> f64 {
+    let began = Instant::now();
+    for guest in guests {
+        let mut writer = site.attach(&guest.name, Mode::Write, false, None);
+        writer.send(Kind::Input, b"go\n");
+        writer.send(Kind::Detach, b"");
+    }
+    for guest in guests {
+        eventually("it has said all", || site.state(&guest.name).filter(|s| s.output_bytes == bytes));
+    }
+    began.elapsed().as_secs_f64()
+}
+
+#[test]
+fn five_guests_at_full_speed_are_not_slowed_by_readers_that_never_read() {
+    let Some(mut site) = Site::new() else { return };
+    let settings = Settings { log_bytes: 256 << 10, ..plain() };
+    let talk = "while read go; do head -c 8000000 /dev/zero | tr '\\0' x; done";
+    let guests: Vec<_> = (0..5).map(|n| site.guest(&format!("g{n}"), talk, settings.clone())).collect();
+    let alone = all_talk(&site, &guests, 8_000_000);
+    let stuck: Vec<_> = guests.iter().map(|g| site.attach(&g.name, Mode::Read, false, None)).collect();
+    let before = memory(site.holder_pid());
+    let watched = all_talk(&site, &guests, 16_000_000);
+    let grown = memory(site.holder_pid()).saturating_sub(before);
+    assert!(grown < 5 * 1024, "{grown} KiB more");
+    // Twice is a busy machine; one that waits for a reader never ends.
+    assert!(watched < 2.0 * alone + 1.0, "{watched} s, and {alone} s without readers");
+    for mut reader in stuck {
+        let seen = reader.read_until(|seen| !seen.notices.is_empty());
+        assert!(seen.notices[0].ends_with(" bytes skipped"), "{:?}", seen.notices);
+    }
+}
+
 fn memory(pid: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = rollup.lines().find(|l| l.starts_with("Pss:")).unwrap();
@@ -362,6 +396,8 @@ fn a_full_disk_costs_the_log_and_not_the_console() {
     assert!(state.lost_bytes > 0 && state.log_bytes < 64 << 10, "{state:?}");
     assert_eq!(state.lost_bytes + state.log_bytes, said);
     assert!(state.log_trouble.is_some_and(|t| t.starts_with("No space left on device")));
+    let told = "ce: the log of its console cannot be written: No space left on device";
+    assert!(status(&site).contains(told), "{}", status(&site));
     let mut writer = site.attach(&ce.name, Mode::Write, false, None);
     let kept = usize::try_from(state.log_bytes).unwrap();
     writer.read_until(|seen| seen.replay.len() == kept && seen.notices.len() == 1);
@@ -379,6 +415,27 @@ fn a_full_disk_costs_the_log_and_not_the_console() {
     let now = site.state(&ce.name).unwrap();
     assert_eq!((now.lost_bytes, now.log_trouble), (lost, None));
     assert!(log_of(&site.paths, "ce", 0).ends_with(b", and logged"));
+    assert!(!status(&site).contains(told));
+    let events = std::fs::read_to_string(site.paths.events()).unwrap();
+    let troubles: Vec<serde_json::Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let troubles = troubles.iter().filter(|event| event["event"] == "console-trouble");
+    let troubles: Vec<&str> = troubles.map(|event| event["why"].as_str().unwrap()).collect();
+    assert!(troubles[0].starts_with("its log cannot be written: No space left on device"));
+    assert_eq!(troubles[1..], [""]);
+}
+
+/// What `gridgate status` says, of a site that has a guest `ce`.
+fn status(site: &Site) -> String {
+    let text = "name = \"x\"\n[defaults]\nbackend = \"uml\"\n[networks.lan]\nmode = \"rehearsal\"\n\
+                subnet = \"10.77.0.0/24\"\n";
+    std::fs::create_dir_all(site.paths.site.join("guests")).unwrap();
+    std::fs::write(site.paths.site.join("site.toml"), text).unwrap();
+    std::fs::write(site.paths.site.join("guests/ce.toml"), "").unwrap();
+    let mut status = Command::new(support::exe());
+    status.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state).arg("status");
+    let ran = status.output().unwrap();
+    String::from_utf8(ran.stdout).unwrap() + &String::from_utf8(ran.stderr).unwrap()
 }
 
 /// What the holder tells its service manager, and the descriptor that came with it.

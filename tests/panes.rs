@@ -147,6 +147,8 @@ fn all_guests_are_shown_and_one_is_typed_in() {
     eventually("it writes", || site.state(&ce.name).filter(|console| console.writer.is_some()));
     user.types(b"hello\n");
     user.sees_text("got hello");
+    user.types(b"\x1db");
+    user.sees_text("no break was sent: what the guest was started with is not known any more");
     user.types(b"\x1d");
     user.sees_text("q leaves");
     eventually("nobody writes", || site.state(&ce.name).filter(|console| console.writer.is_none()));

@@ -16,6 +16,8 @@ pub enum Target {
     AtMost(f64),
     /// gridgate's number is at most so many times the peer's.
     Ratio(f64),
+    /// gridgate's number is at most so much more than the peer's.
+    Over(f64),
     /// At most so many times the peer's and so much more.
     RatioAnd(f64, f64),
     /// For the reader to judge.
@@ -29,6 +31,7 @@ pub fn row(what: &str, unit: &str, ours: f64, peer: Option<f64>, target: Target)
     let (limit, told) = match target {
         Target::AtMost(limit) => (limit, number(limit)),
         Target::Ratio(times) => (times * against, format!("{times:.2} x")),
+        Target::Over(more) => (against + more, format!("+ {}", number(more))),
         Target::RatioAnd(times, more) => (times * against + more, format!("{times:.2} x + {}", number(more))),
         Target::None => (f64::INFINITY, String::new()),
     };

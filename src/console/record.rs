@@ -170,6 +170,9 @@ pub struct ReadyRecord {
     /// What the guest itself last said of its state, in a few words.
     #[serde(default)]
     pub said: Option<String>,
+    /// Why its console's log cannot be written; none if it can.
+    #[serde(default)]
+    pub log_trouble: Option<String>,
     /// As in [`RunRecord`].
     pub pid: i32,
     /// As in [`RunRecord`].

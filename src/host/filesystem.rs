@@ -116,8 +116,16 @@ impl Filesystems for super::Live {
         }
         if let (Some(uuid), false) = (wanted, set_while_mounted) {
             let uuid = uuid_text(&uuid);
+            if found.kind == FilesystemKind::Ext4 {
+                // Where checksums hang on the UUID (no metadata_csum_seed), all are made anew, and tune2fs(8) insists on a
+                // filesystem that was checked since it was mounted.
+                let check = Program::new("e2fsck").arg("-fp").arg(device);
+                let ran = self.run_any(&check)?;
+                // 1: errors were corrected (e2fsck(8)).
+                anyhow::ensure!(ran.status <= 1, "'{}' found damage:\n{}", check.typed(), ran.text());
+            }
             self.run(&match found.kind {
-                // Kernels before 6.0 cannot do it on a mounted filesystem.
+                // Mounted, it is done only since Linux 6.0, and only where no checksum hangs on it.
                 FilesystemKind::Ext4 => Program::new("tune2fs").arg("-U").arg(uuid).arg(device),
                 FilesystemKind::Xfs => Program::new("xfs_admin").arg("-U").arg(uuid).arg(device),
                 // -M changes one block where -U would write every block of the filesystem anew (btrfstune(8)).

@@ -125,8 +125,11 @@ fn open_device(number: u64) -> Result<(File, PathBuf)> {
             use nix::sys::stat::{Mode, SFlag, makedev, mknod};
             let made =
                 mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, makedev(LOOP_MAJOR, number));
-            made.with_context(|| format!("making '{}'", path.display()))?;
-            open()
+            match made {
+                // Somebody else was given the same device, and made its node first.
+                Ok(()) | Err(nix::Error::EEXIST) => open(),
+                Err(e) => return Err(e).with_context(|| format!("making '{}'", path.display())),
+            }
         }
         other => other,
     };

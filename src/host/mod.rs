@@ -21,6 +21,7 @@ pub mod loopdev;
 pub mod superblock;
 pub mod volume;
 pub mod filesystem;
+pub mod offline;
 pub mod temporary;
 pub mod disks;
 pub mod remains;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::root::{Change, Entry, FileMode, Root};
+use super::root::{Change, Entry, FileMode, Kind, Root};
 
 /// A filesystem whose every path is resolved inside it, as the guest would, and never leads out of it.
 ///
@@ -18,9 +18,20 @@ pub trait Tree {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
     /// Names in a directory, sorted; none if there is no directory.
     fn list(&self, path: &Path) -> Result<Vec<PathBuf>>;
-    /// Names in a directory one by one, in no order, until `each` has enough and gives `false`.
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
-        let _ = self.list(path)?.iter().find(|name| !each(name.as_os_str()));
+    /// What is in a directory, one by one, in no order, until `each` has enough and gives `false`.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
+        for name in self.list(path)? {
+            let kind = match self.entry(&path.join(&name))? {
+                Some(Entry::File { .. }) => Kind::File,
+                Some(Entry::Dir) => Kind::Dir,
+                Some(Entry::Link(_)) => Kind::Link,
+                Some(Entry::Special) => Kind::Special,
+                None => continue,
+            };
+            if !each(name.as_os_str(), kind) {
+                break;
+            }
+        }
         Ok(())
     }
     /// A directory, its parents too if they are missing.
@@ -76,7 +87,7 @@ impl Tree for Root {
         Root::remove(self, path)
     }
 
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
         Root::names(self, path, each)
     }
 

@@ -96,6 +96,26 @@ fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
             Some(_) => differs(Kind::Removed, false, String::new()),
             None => Ok(None),
         },
+        Edit::RemoveTree { .. } => match entry {
+            Some(Entry::Dir) => differs(Kind::Removed, false, "goes with all that is in it\n".to_owned()),
+            Some(_) => differs(Kind::Removed, false, String::new()),
+            None => Ok(None),
+        },
+        Edit::Clear { .. } => {
+            let mut filled = false;
+            if entry == Some(Entry::Dir) {
+                tree.names(path, &mut |_, _| {
+                    filled = true;
+                    false
+                })?;
+            }
+            if filled { differs(kind, false, "all that is in it goes\n".to_owned()) } else { Ok(None) }
+        }
+        // What was in it may be a secret of the old machine.
+        Edit::Empty { .. } => match entry {
+            Some(Entry::File { len: 1.., .. }) => differs(kind, true, "becomes empty\n".to_owned()),
+            _ => Ok(None),
+        },
     }
 }
 

@@ -16,6 +16,8 @@
 pub mod keys;
 pub mod assigned;
 pub mod edit;
+pub mod known;
+pub mod scrub;
 pub mod wanted;
 pub mod words;
 pub mod names;

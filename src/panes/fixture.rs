@@ -35,6 +35,7 @@ pub(super) fn status(name: &str, pid: Option<i32>) -> GuestStatus {
         stopping: None,
         missing: Vec::new(),
         says: None,
+        log_trouble: None,
         restarts: None,
     }
 }
@@ -54,6 +55,7 @@ pub(super) fn console(name: &str, writer: Option<&str>) -> ConsoleState {
             began_at_ms: 0,
             began_up_ms: None,
             ready_up_ms: None,
+            log_trouble: None,
             ready_at_ms: None,
             said: None,
             pid: 1,

@@ -14,12 +14,15 @@ use ratatui::layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::console::attach::Who;
+use crate::backend::line::SerialLine;
+use crate::backend::spec::Spec;
 use crate::console::attach::terminal::{Raw, window};
+use crate::console::attach::{Line, Who};
 use crate::console::client::ensure_holder;
 use crate::console::exit::ExitRecord;
 use crate::console::logread::{self, At, BootReader};
 use crate::console::protocol::{Answer, ConsoleState, Greeting, Position, Request};
+use crate::host::Live;
 use crate::paths::Paths;
 use crate::report::status::{GuestStatus, Status};
 
@@ -369,12 +372,32 @@ impl Session<'_> {
                         link.send(kind, &payload);
                     }
                 }
+                Wish::Break { pane } => {
+                    let sent = self.line(pane).map(|line| line.send_break().map_err(|e| format!("{e:#}")));
+                    let now = self.now();
+                    self.app.broke(sent.unwrap_or_else(|| Err("the guest is gone".to_owned())), now);
+                }
+                Wish::Request { pane, key } => {
+                    let text = match self.line(pane).map(|line| line.request(key)) {
+                        Some(Err(error)) => format!("{error:#}"),
+                        _ => format!("system request '{}' given", key.escape_default()),
+                    };
+                    let now = self.now();
+                    self.app.say(text, now);
+                }
                 Wish::ReadLog { pane, from } => self.read_log(pane, from),
                 Wish::Look => self.look_at = self.look_at.min(self.now() + SOON_MS),
                 Wish::Redraw => self.redraw(),
             }
             self.changed = true;
         }
+    }
+
+    fn line(&self, pane: usize) -> Option<SerialLine> {
+        let guest = &self.app.panes.get(pane)?.name;
+        // One that cannot be read is one that is not known.
+        let spec = Spec::read(&Live, self.paths, guest).ok().flatten();
+        Some(SerialLine { spec, run_dir: self.paths.run_guest(guest) })
     }
 
     fn read_log(&mut self, pane: usize, from: Option<Position>) {

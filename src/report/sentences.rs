@@ -38,8 +38,12 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
     let name = &guest.name;
     match guest.observed {
         Observed::Running => {
-            let told = running(guest, detail)?;
-            Some(format!("{name}: {told}\n"))
+            let log = guest
+                .log_trouble
+                .as_ref()
+                .map(|why| format!("the log of its console cannot be written: {why}"));
+            let told: Vec<String> = [running(guest, detail), log].into_iter().flatten().collect();
+            (!told.is_empty()).then(|| format!("{name}: {}\n", told.join("; ")))
         }
         Observed::Stopped => {
             let told = stopped(guest)?;

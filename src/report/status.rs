@@ -68,6 +68,8 @@ pub struct GuestStatus {
     pub missing: Vec<String>,
     /// What it says of itself.
     pub says: Option<String>,
+    /// Why its console's log cannot be written; none if it can.
+    pub log_trouble: Option<String>,
     /// What is remembered of early deaths, and when it is tried again.
     pub restarts: Option<Restarts>,
 }
@@ -155,6 +157,7 @@ fn look(
     let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
     let restarts = Restarts::read(paths, name);
     let says = ready.as_ref().and_then(|ready| ready.said.clone());
+    let log_trouble = ready.as_ref().and_then(|ready| ready.log_trouble.clone());
     Ok(GuestStatus {
         name: name.clone(),
         role: role.to_owned(),
@@ -187,6 +190,7 @@ fn look(
         stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
         missing: missing.map(|check| check.check.to_string()).collect(),
         says,
+        log_trouble,
         restarts: (restarts != Restarts::default()).then_some(restarts),
     })
 }

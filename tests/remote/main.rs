@@ -5,7 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/site.rs"]
+#[allow(dead_code, reason = "each test file uses the part that it needs")]
+mod site;
+
 mod commands;
+mod guests;
 mod lab;
 mod programs;
 mod terminals;

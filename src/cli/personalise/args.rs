@@ -35,6 +35,9 @@ pub struct Args {
     /// The partition of the disk with the root filesystem
     #[arg(long, value_name = "N", requires = "disk", help_heading = WHAT)]
     pub partition: Option<u32>,
+    /// Edit the disk without mounting it: ext4 alone; this is how it is done where the user is not root
+    #[arg(long, conflicts_with_all = ["tree", "guest"], help_heading = WHAT)]
+    pub offline: bool,
     /// A directory with a root filesystem's files
     #[arg(long, value_name = "DIR", help_heading = WHAT)]
     pub tree: Option<PathBuf>,

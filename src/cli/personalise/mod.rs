@@ -13,7 +13,7 @@ use crate::console::record::RunRecord;
 use crate::host::Host;
 use crate::host::files::Files;
 use crate::host::filesystem::Shape;
-use crate::host::root::Root;
+use crate::host::tree::Tree;
 use crate::host::volume::Volume;
 use crate::identity::assigned::{self, Assigned};
 use crate::identity::diff::{Difference, differences};
@@ -123,7 +123,7 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
     let mut identity = who.identity(context, Draw::AndKeep)?;
     let mut done = Personalisation::default();
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: false };
-    let work = &mut |root: &Root, uuid: Option<[u8; 16]>| {
+    let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         let plan = Plan::make(root, &mut identity, uuid)?;
         if plan.drawn {
             who.keep(context, &identity.assigned)?;
@@ -142,10 +142,14 @@ fn target(args: &Args, context: &Context) -> Result<Target> {
     if let Some(dir) = &args.tree {
         return Ok(Target::Tree(absolute(dir)?));
     }
-    context.need_root("personalising a disk")?;
     let (host, paths) = (&context.host, &context.paths);
+    let offline = args.offline || !rustix::process::geteuid().is_root();
     if let Some(name) = &args.image {
-        return Ok(Target::Volume(Volume::whole(&store::open(host, paths, name)?.disk)));
+        let disk = store::open(host, paths, name)?.disk;
+        if offline {
+            return Ok(Target::Offline(disk));
+        }
+        return Ok(Target::Volume(Volume::whole(&disk)));
     }
     let file = absolute(args.disk.as_ref().context("no target was named")?)?;
     let file = file.canonicalize().with_context(|| format!("looking for '{}'", file.display()))?;
@@ -159,6 +163,14 @@ fn target(args: &Args, context: &Context) -> Result<Target> {
                 format!("'{}' is the disk of guest '{guest}'\n{hint}", file.display()),
             ));
         }
+    }
+    if offline {
+        if args.partition.is_some() {
+            let message =
+                "a partition takes a mount, and that takes root\nhint: run it with sudo, without --offline";
+            return Err(Ending::error(Exit::Failed, message));
+        }
+        return Ok(Target::Offline(file));
     }
     Ok(Target::Volume(Volume::find(host, &file, args.partition)?))
 }
@@ -254,7 +266,7 @@ fn clash(context: &Context, who: &Who<'_>, assigned: &Assigned) -> Result<()> {
 fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Result<Exit> {
     let mut identity = who.identity(context, Draw::ForALook)?;
     let mut found: Vec<Difference> = Vec::new();
-    let work = &mut |root: &Root, uuid: Option<[u8; 16]>| {
+    let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         if args.new_identity {
             identity.assigned = Assigned::draw(who.name())?;
         } else if args.keep_identity {

@@ -279,12 +279,20 @@ impl Holder {
 
     /// Those who watch are told when the log stops and when it goes on.
     fn tell_of_log(&mut self, id: u32, was_kept: bool) {
-        let Some(log) = self.consoles.get(&id).map(|c| &c.log) else { return };
-        let text = match (was_kept, log.trouble()) {
+        let Some(console) = self.consoles.get_mut(&id) else { return };
+        let (why, lost) = (console.log.trouble().map(str::to_owned), console.log.lost());
+        let text = match (was_kept, &why) {
             (true, Some(why)) => format!("the log cannot be written any more: {why}; the console goes on"),
-            (false, None) => format!("the log is written again; {} bytes are missing in it", log.lost()),
+            (false, None) => format!("the log is written again; {lost} bytes are missing in it"),
             _ => return,
         };
+        if let Some(run) = &mut console.run {
+            run.watch.log_is_in_trouble(why.as_deref());
+        }
+        let guest = console.guest.clone();
+        self.write_ready(id);
+        let why = why.map(|why| format!("its log cannot be written: {why}")).unwrap_or_default();
+        events::note(&self.paths, &guest, What::ConsoleTrouble { why });
         self.tell_readers(id, &text);
     }
 

@@ -110,11 +110,14 @@ impl Watch {
             ready_at_ms: None,
             ready_up_ms: None,
             said: None,
+            log_trouble: None,
             pid: run.pid,
             start_ticks: run.start_ticks,
             checks: settings.ready.iter().map(|c| CheckRecord { check: c.clone(), at_ms: None }).collect(),
         };
-        let record = earlier.filter(same).unwrap_or_else(fresh);
+        let mut record = earlier.filter(same).unwrap_or_else(fresh);
+        // Another holder's log; this one's is yet to be written.
+        record.log_trouble = None;
         let signs = settings.ready.iter().map(|check| sign(place, run, settings, check, now));
         let signs = signs.collect::<Result<Vec<_>>>()?;
         let began = Moment { at_ms: record.began_at_ms, up_ms: record.began_up_ms.unwrap_or(began.up_ms) };
@@ -185,6 +188,11 @@ impl Watch {
         let new = said != self.record.said;
         self.record.said = said;
         new
+    }
+
+    /// Its console's log cannot be written any more, or can again.
+    pub fn log_is_in_trouble(&mut self, why: Option<&str>) {
+        self.record.log_trouble = why.map(str::to_owned);
     }
 
     fn expect_beats(&mut self, now: Instant) {

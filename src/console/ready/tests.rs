@@ -75,18 +75,18 @@ fn a_slow_guest_is_degraded_and_may_still_become_ready() {
 
 #[test]
 fn the_next_holder_counts_on_whatever_the_clock_says_meanwhile() {
-    let limited = settings(vec![ReadyCheck::Login], 60_000);
+    let limited = settings(vec![ReadyCheck::Login], 600_000);
     for set_to_ms in [0, now_ms() + 3_600_000] {
         let first = watch(&run(), &limited, None).unwrap();
         // As if the clock had been set since the launch.
         let earlier = ReadyRecord { began_at_ms: set_to_ms, ..first.record().clone() };
         let mut next = watch(&run(), &limited, Some(earlier)).unwrap();
         let left = next.timer().unwrap().saturating_duration_since(Instant::now());
-        assert!((50_000..=60_000).contains(&left.as_millis()), "{left:?}");
+        assert!((300_000..=600_000).contains(&left.as_millis()), "{left:?}");
         assert_eq!(state(&mut next), ReadyState::Waiting);
         next.output(b"ce login: ");
         assert_eq!(state(&mut next), ReadyState::Ready);
-        assert!(next.record().after_ms < 10_000, "{}", next.record().after_ms);
+        assert!(next.record().after_ms < 300_000, "{}", next.record().after_ms);
     }
 }
 

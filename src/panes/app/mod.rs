@@ -4,7 +4,7 @@
 mod tests;
 mod typing;
 
-use crate::console::attach::Escape;
+use crate::console::attach::{Break, Escape};
 use crate::console::exit::ExitRecord;
 use crate::console::protocol::{ConsoleState, Greeting, Kind, Mode, Position};
 use crate::report::status::GuestStatus;
@@ -18,8 +18,10 @@ use super::screen::SMALLEST;
 pub const TAIL_BYTES: u64 = 256 << 10;
 /// A key's sequence comes whole within this.
 const SEQUENCE_MS: u64 = 50;
-/// The escape key a second time within this is sent to the guest.
-const TWICE_MS: u64 = 300;
+/// The key that follows a break comes within this.
+const REQUEST_MS: u64 = 5000;
+/// The key after the escape key comes within this: the escape key again for the guest itself, or one of ours.
+const TWICE_MS: u64 = 500;
 const MESSAGE_MS: u64 = 8000;
 
 /// What the app wants done.
@@ -51,6 +53,18 @@ pub enum Wish {
         pane: usize,
         /// From there on; the end of the newest boot if nothing was read before.
         from: Option<Position>,
+    },
+    /// Send a break, and say what became of it ([`App::broke`]).
+    Break {
+        /// The pane.
+        pane: usize,
+    },
+    /// Give the guest's kernel a system request.
+    Request {
+        /// The pane.
+        pane: usize,
+        /// Its key.
+        key: char,
     },
     /// Look how the guests are now, not at the next turn.
     Look,
@@ -106,6 +120,8 @@ pub struct App {
     decoder: Decoder,
     decoding_since: Option<u64>,
     escaped_at: Option<u64>,
+    /// The focused guest's next key is a system request, if it comes in time.
+    request_until: Option<u64>,
     digits: Option<(usize, u64)>,
     pasting: bool,
     /// Keys for a guest that is not connected yet.
@@ -131,6 +147,7 @@ impl App {
             decoder: Decoder::default(),
             decoding_since: None,
             escaped_at: None,
+            request_until: None,
             digits: None,
             pasting: false,
             queue: Vec::new(),
@@ -151,6 +168,19 @@ impl App {
     /// Shows its user a line for a while.
     pub fn say(&mut self, text: impl Into<String>, now: u64) {
         self.message = Some((text.into(), now + MESSAGE_MS));
+    }
+
+    /// What became of a break.
+    pub fn broke(&mut self, sent: Result<Break, String>, now: u64) {
+        let text = match sent {
+            Ok(Break::Sent) => "break sent; the next key is the system request, h lists them".to_owned(),
+            Ok(Break::NextKey) => {
+                self.request_until = Some(now + REQUEST_MS);
+                "the next key is the system request, h lists them".to_owned()
+            }
+            Err(why) => format!("no break was sent: {why}"),
+        };
+        self.say(text, now);
     }
 
     /// When [`App::tick`] has something to do, in the same milliseconds as every `now`.

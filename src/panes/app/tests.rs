@@ -62,6 +62,28 @@ fn a_guest_that_is_down_shows_the_end_of_its_log_and_one_that_comes_up_is_connec
 }
 
 #[test]
+fn a_break_goes_to_the_guest_that_is_typed_in_and_the_key_after_it_to_its_kernel() {
+    let mut app = running(1);
+    typed(&mut app, b"i");
+    assert_eq!(typed(&mut app, b"\x1db"), [], "nobody writes yet");
+    assert_eq!(app.message(), Some("only who writes can send a break"));
+    app.greeted(0, &greeting("g1", Mode::Write, None), 1000);
+    assert_eq!(typed(&mut app, b"\x1db"), [Wish::Break { pane: 0 }]);
+    app.broke(Ok(Break::NextKey), 1000);
+    assert_eq!(typed(&mut app, b"h"), [Wish::Request { pane: 0, key: 'h' }]);
+    let input = |key: &[u8]| [Wish::Send { pane: 0, kind: Kind::Input, payload: key.to_vec() }];
+    assert_eq!(typed(&mut app, b"h"), input(b"h"), "only one key");
+    app.broke(Ok(Break::NextKey), 1000);
+    app.typed(b"h", 1000 + REQUEST_MS);
+    assert_eq!(app.take_wishes(), input(b"h"), "too late");
+    app.broke(Ok(Break::Sent), 1000);
+    assert_eq!(typed(&mut app, b"h"), input(b"h"), "the line has taken the break");
+    app.broke(Err("no line".to_owned()), 1000);
+    assert_eq!(app.message(), Some("no break was sent: no line"));
+    assert_eq!(app.focus, Focus::Guest);
+}
+
+#[test]
 fn tab_digits_and_arrows_move_the_focus() {
     let mut app = running(12);
     let mut focus = |keys: &[u8], now| {
@@ -103,8 +125,8 @@ fn typing_in_a_guest_asks_to_write_there_and_the_escape_key_goes_back_to_reading
     assert_eq!(typed(&mut app, b"\x1b[A"), [send(b"\x1b[A")]);
     assert_eq!(typed(&mut app, b"q"), [send(b"q")]);
     app.typed(b"\x1d", 2000);
-    assert_eq!(app.deadline(), Some(2300));
-    app.tick(2300);
+    assert_eq!(app.deadline(), Some(2000 + TWICE_MS));
+    app.tick(2000 + TWICE_MS);
     assert_eq!(app.take_wishes(), [open(1, Mode::Read, false, 5)]);
     assert_eq!(app.focus, Focus::Overview);
     assert!(!app.done);

@@ -205,6 +205,7 @@ impl App {
 
     pub(super) fn leave_guest(&mut self) {
         self.escaped_at = None;
+        self.request_until = None;
         self.focus = Focus::Overview;
         self.queue.clear();
         let Some(pane) = self.panes.get_mut(self.focused) else { return };
@@ -215,16 +216,30 @@ impl App {
         }
     }
 
+    fn wish_break(&mut self, now: u64) {
+        match self.panes.get(self.focused).map(|pane| pane.link) {
+            Some(Link::Open(Mode::Write)) => self.wishes.push(Wish::Break { pane: self.focused }),
+            _ => self.say("only who writes can send a break", now),
+        }
+    }
+
     fn key_for_guest(&mut self, key: Key, bytes: &[u8], now: u64) {
         let escape = self.options.escape.0;
         let is_escape = matches!(bytes, [byte] if Some(*byte) == escape);
         match (is_escape, self.escaped_at.take()) {
             (true, None) => return self.escaped_at = Some(now),
+            (false, Some(_)) if key == Key::Char('b') => return self.wish_break(now),
             (false, Some(_)) => {
                 self.leave_guest();
                 return self.key(key, bytes, now);
             }
             (true, Some(_)) | (false, None) => {}
+        }
+        let in_time = self.request_until.take().is_some_and(|until| now < until);
+        if let Key::Char(key) = key
+            && in_time
+        {
+            return self.wishes.push(Wish::Request { pane: self.focused, key });
         }
         let Some(pane) = self.panes.get_mut(self.focused) else { return };
         let typed = match key {

@@ -54,7 +54,7 @@ pub fn draw(app: &mut App, frame: &mut Frame<'_>) {
     }
     bottom(app, frame.buffer_mut(), area);
     if app.focus == Focus::Help {
-        help(frame.buffer_mut(), area);
+        help(app, frame.buffer_mut(), area);
     } else if let Some(cursor) = cursor {
         frame.set_cursor_position(cursor);
     }
@@ -243,10 +243,16 @@ fn bottom(app: &App, buffer: &mut Buffer, area: Rect) {
     }
 }
 
-fn help(buffer: &mut Buffer, area: Rect) {
-    let keys = BINDINGS.iter().map(|binding| format!(" {:10} {}", binding.shown, binding.words));
-    let digits = [" 1 to 9    guest of that number".to_owned()];
-    let lines: Vec<String> = keys.chain(digits).collect();
+fn help(app: &App, buffer: &mut Buffer, area: Rect) {
+    let line = |keys: &str, words: &str| format!(" {keys:10} {words}");
+    let keys = BINDINGS.iter().map(|binding| line(binding.shown, binding.words));
+    let escape = app.options.escape;
+    let more = [
+        line("1 to 9", "guest of that number"),
+        line(&escape.to_string(), "while you type: back to these keys"),
+        line(&format!("{escape} b"), "while you type: a break (system request)"),
+    ];
+    let lines: Vec<String> = keys.chain(more).collect();
     let width =
         u16::try_from(lines.iter().map(String::len).max().unwrap_or(0) + 1).unwrap_or(0).min(area.width);
     let height = u16::try_from(lines.len()).unwrap_or(0).min(area.height);

@@ -1,8 +1,17 @@
 //! Four guests by gridgate against the same four kernels by a shell script on the same disks; what looking at them costs;
-//! what gridgate itself takes up while they run. Needs root, a golden image and user-mode Linux.
+//! what gridgate itself takes up while they run; the same under systemd, and what that is told at boot. Needs root, a golden image and user-mode Linux.
 #![allow(clippy::unwrap_used, reason = "a measurement that meets the unexpected should stop where it stands")]
 
+mod bare;
+#[path = "../../tests/support/installed.rs"]
+mod installed;
+#[allow(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/systemd/machine.rs"]
+mod machine;
+mod running;
+#[path = "../table/mod.rs"]
 mod table;
+mod units;
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gridgate::backend::mconsole;
-use gridgate::backend::spec::{Engine, Spec};
+use gridgate::backend::spec::Spec;
 use gridgate::host::Live;
 use gridgate::names::GuestName;
 use gridgate::paths::Paths;
@@ -19,6 +28,9 @@ use table::{Target, median, row};
 const GUESTS: [&str; 4] = ["ce", "se", "ui", "wn"];
 const ROUNDS: usize = 5;
 const LOOKS: usize = 31;
+/// How long it is looked at idle guests, and after which time they are that.
+const IDLE: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Independent guests, each ready with its login prompt, which is what the script can see too.
 const SITE: &str = r#"
@@ -29,30 +41,6 @@ ready = ["login"]
 [networks.lan]
 mode = "rehearsal"
 subnet = "10.78.0.0/24"
-"#;
-
-/// The same kernels with the same words, in a network namespace with the same cables; ends when all four have said
-/// "login:". A console is a file here: nothing is cheaper, and nobody can read along or type.
-const SCRIPT: &str = r#"
-set -eu
-cd "$1"
-ip link set lo up
-ip link add br0 type bridge
-ip link set br0 up
-mkfifo never
-exec 3<>never
-while read -r name kernel memory disk mac; do
-    mkdir -p "uml-$name"
-    ip tuntap add "tap-$name" mode tap
-    ip link set "tap-$name" master br0 up
-    HOME=$PWD TMPDIR=/dev/shm "$kernel" "mem=${memory}M" "ubd0s=$disk" root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null \
-        seccomp=auto "umid=$name" "uml_dir=$PWD/uml-$name/" "vec0:transport=tap,ifname=tap-$name,mac=$mac" \
-        <&3 >"$name.log" 2>&1 &
-    echo $! >"$name.pid"
-done <guests
-for log in *.log; do
-    until grep -q ' login: $' "$log"; do sleep 0.01; done
-done
 "#;
 
 struct Bench {
@@ -78,10 +66,14 @@ impl Bench {
         Self { paths: Paths::new(&site, &state), dir }
     }
 
-    fn gridgate(&self, args: &[&str]) -> std::process::Output {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gridgate"));
         command.arg("--site").arg(&self.paths.site).arg("--state").arg(&self.paths.state).args(args);
-        command.stdin(Stdio::null()).output().unwrap()
+        command
+    }
+
+    fn gridgate(&self, args: &[&str]) -> std::process::Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
     fn must(&self, args: &[&str]) {
@@ -93,19 +85,31 @@ impl Bench {
         Spec::read(&Live, &self.paths, &guest.parse::<GuestName>().unwrap()).unwrap().unwrap()
     }
 
-    /// Milliseconds until the script has seen four prompts; then the guests shut themselves down.
-    fn script(&self) -> f64 {
+    /// Milliseconds until four hypervisors run that `starter` starts, and until that has seen four prompts.
+    fn timed(&self, starter: &mut Command) -> (f64, f64) {
+        let kernel = bare::kernel(&self.spec(GUESTS[0])).to_owned();
+        let began = Instant::now();
+        let mut starter = starter.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let running = running::until(GUESTS.len(), &kernel, began);
+        assert!(starter.wait().unwrap().success());
+        (running, table::millis(began.elapsed()))
+    }
+
+    fn up(&self) -> (f64, f64) {
+        self.timed(&mut self.command(&["--quiet", "up"]))
+    }
+
+    /// The same by the bare commands; then the guests shut themselves down.
+    fn script(&self) -> (f64, f64) {
         let dir = tempfile::tempdir_in(self.dir.path()).unwrap();
-        let lines: Vec<String> = GUESTS.iter().map(|guest| line(&self.spec(guest))).collect();
+        let lines: Vec<String> = GUESTS.iter().map(|guest| bare::line(&self.spec(guest))).collect();
         std::fs::write(dir.path().join("guests"), lines.concat()).unwrap();
+        let script = [bare::START, bare::PROMPTS].concat();
         let mut command = Command::new("unshare");
-        let script = command.args(["--net", "--", "sh", "-c", SCRIPT, "script"]).arg(dir.path());
-        let mut worked = false;
-        let took = table::time(|| worked = script.status().is_ok_and(|status| status.success()));
+        let took = self.timed(command.args(["--net", "--", "sh", "-c", &script, "script"]).arg(dir.path()));
         for guest in GUESTS {
             end(dir.path(), guest);
         }
-        assert!(worked, "the script failed");
         took
     }
 }
@@ -114,12 +118,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.gridgate(&["down", "--purge"]);
     }
-}
-
-fn line(spec: &Spec) -> String {
-    let Engine::Uml { kernel } = &spec.engine else { panic!("{} is no user-mode Linux", spec.guest) };
-    let (kernel, disk) = (kernel.display(), spec.disk.display());
-    format!("{} {kernel} {} {disk} {}\n", spec.guest, spec.memory_bytes.mib(), spec.mac)
 }
 
 /// Lets a guest of the script shut itself down; after a minute it is killed.
@@ -141,17 +139,34 @@ fn end(dir: &Path, guest: &str) {
     }
 }
 
-/// kB of all processes that run this program, each shared page counted in parts.
-fn own_pss() -> f64 {
+/// All processes that run this program, as directories.
+fn own() -> Vec<PathBuf> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_gridgate")).canonicalize().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let own = processes.filter(|dir| std::fs::read_link(dir.join("exe")).is_ok_and(|exe| exe == program));
-    own.map(|dir| {
+    processes.filter(|dir| std::fs::read_link(dir.join("exe")).is_ok_and(|exe| exe == program)).collect()
+}
+
+/// kB of them, each shared page counted in parts.
+fn own_pss() -> f64 {
+    let pss = |dir: PathBuf| {
         let rollup = std::fs::read_to_string(dir.join("smaps_rollup")).unwrap();
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap()
-    })
-    .sum()
+    };
+    own().into_iter().map(pss).sum()
+}
+
+/// How often a second one of them is given a processor.
+fn own_wakeups() -> f64 {
+    let switches = || -> f64 {
+        let own = own().into_iter().map(|dir| std::fs::read_to_string(dir.join("status")).unwrap());
+        let lines = own.flat_map(|status| status.lines().map(str::to_owned).collect::<Vec<_>>());
+        let lines = lines.filter(|line| line.contains("ctxt_switches"));
+        lines.map(|line| line.split_whitespace().last().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    let (before, began) = (switches(), Instant::now());
+    std::thread::sleep(IDLE);
+    (switches() - before) / began.elapsed().as_secs_f64()
 }
 
 fn main() {
@@ -169,17 +184,26 @@ fn main() {
     table::heading("a site of four guests (user-mode Linux)");
     let looks = |args: &[&str]| median((0..LOOKS).map(|_| table::time(|| bench.must(args))).collect());
     let (status, check, pss) = (looks(&["status"]), looks(&["check"]), own_pss());
+    std::thread::sleep(SETTLED);
+    let wakeups = own_wakeups();
     bench.must(&["down"]);
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(table::time(|| bench.must(&["up"])));
+        ours.push(bench.up());
         bench.must(&["down"]);
         theirs.push(bench.script());
     }
-    let (ours, theirs) = (median(ours) / 1000.0, median(theirs) / 1000.0);
-    row("from disks to four login prompts / script", "s", ours, Some(theirs), Target::Ratio(1.10));
+    let running = |all: &[(f64, f64)]| median(all.iter().map(|(running, _)| *running).collect());
+    let prompts = |all: &[(f64, f64)]| median(all.iter().map(|(_, prompts)| prompts / 1000.0).collect());
+    let what = "from disks to four login prompts / script";
+    row(what, "s", prompts(&ours), Some(prompts(&theirs)), Target::Ratio(1.10));
+    row("the same, to four hypervisors", "ms", running(&ours), Some(running(&theirs)), Target::Over(300.0));
     row("gridgate status, four running", "ms", status, None, Target::AtMost(15.0));
     row("gridgate check", "ms", check, None, Target::AtMost(15.0));
     row("PSS of gridgate, four running", "MiB", pss / 1024.0, None, Target::AtMost(12.0));
+    row("wake-ups of gridgate each second, four idle", "", wakeups, None, Target::AtMost(1.0));
+    drop(bench);
+    units::start_of_the_target();
+    units::generator();
 }
