@@ -4,6 +4,7 @@
 mod backends;
 mod crashes;
 mod input;
+mod interfaces;
 mod interrupts;
 mod life;
 mod limits;
