@@ -12,6 +12,7 @@
 //!                               site::Site           (or all Problems at once)
 //! ```
 
+pub mod clone;
 pub mod example;
 pub mod explain;
 pub mod interface;
@@ -29,6 +30,7 @@ mod checks;
 mod cross;
 mod derive;
 pub(crate) mod directory;
+mod edit;
 mod guest;
 mod interfaces;
 pub(crate) mod keys;

@@ -16,6 +16,7 @@ pub mod view;
 pub mod processes;
 pub mod programs;
 pub mod root;
+pub mod sandbox;
 pub mod tree;
 pub mod loopdev;
 pub mod superblock;

@@ -43,6 +43,13 @@ pub trait Tree {
     fn link(&self, path: &Path, target: &Path) -> Result<Change>;
     /// No file, link or special file there; a directory is refused.
     fn remove(&self, path: &Path) -> Result<Change>;
+    /// The numbers of the user and group that the path's own entry belongs to; `None` if nothing is there.
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>>;
+    /// Gives a file or directory that is there to this user and group, with these permission bits. A link or special file is
+    /// refused.
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change>;
+    /// A symbolic link in place of the one that was there, by one rename: the path is never without a link.
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change>;
     /// Nothing there; a directory goes with all that is in it. Links are removed, never followed.
     fn remove_tree(&self, path: &Path) -> Result<Change>;
     /// Nothing in the directory, which stays itself; what is no directory is left alone.
@@ -85,6 +92,18 @@ impl Tree for Root {
 
     fn remove(&self, path: &Path) -> Result<Change> {
         Root::remove(self, path)
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>> {
+        Root::owner(self, path)
+    }
+
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change> {
+        Root::own(self, path, uid, gid, mode)
+    }
+
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change> {
+        Root::switch(self, path, target)
     }
 
     fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {

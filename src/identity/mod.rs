@@ -33,3 +33,5 @@ pub mod diff;
 pub mod known_hosts;
 pub mod target;
 pub mod personalise;
+pub mod audit;
+pub mod seal;

@@ -19,6 +19,7 @@ use crate::identity::wanted::Identity;
 use crate::identity::{assigned, filesystem, registry, ssh};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::profile::record::{self, Compiled};
 
 /// What the host remembers of a disk that was personalised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
     let mut identity = Identity::of(site, guest, assigned, &site_key);
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: true };
     let mut done = Personalisation::default();
+    let document = record::wanted(site, guest).with_context(what)?;
+    let mut compiled = Compiled::default();
     // If this is cut short, the record must not say that the disk is up to date.
     forget(host, paths, &guest.name).with_context(what)?;
     host.edit_disk(&paths.disk(&guest.name), shape, &mut |root, found| {
@@ -65,9 +68,11 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
             assigned::store(host, paths, &guest.name, &identity.assigned)?;
         }
         done = plan.apply(root)?;
+        done.changed.extend(compiled.replace_by(root, &document)?);
         Ok(())
     })
     .with_context(what)?;
+    compiled.keep(host, paths, &guest.name).with_context(what)?;
     let record = Personalised { digest: digest(site, guest), boot_id: boot_id()?, settled: false };
     remember(host, paths, &guest.name, &record).with_context(what)?;
     Ok(done)
@@ -132,7 +137,8 @@ pub fn recall(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<Optio
 
 /// From now on the disk counts as not personalised.
 pub fn forget(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<()> {
-    host.remove(&record_path(paths, guest))
+    host.remove(&record_path(paths, guest))?;
+    Compiled::forget(host, paths, guest)
 }
 
 fn record_path(paths: &Paths, guest: &GuestName) -> PathBuf {

@@ -24,6 +24,7 @@ use crate::identity::{adopt, registry};
 use crate::image::store;
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::profile::{Document, compile, record};
 
 /// Exit 3 if `--diff` would change something.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
@@ -122,6 +123,7 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
     renew(&target, &who, args, context)?;
     let mut identity = who.identity(context, Draw::AndKeep)?;
     let mut done = Personalisation::default();
+    let document = who.profile()?;
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: false };
     let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         let plan = Plan::make(root, &mut identity, uuid)?;
@@ -129,6 +131,9 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
             who.keep(context, &identity.assigned)?;
         }
         done = plan.apply(root)?;
+        if let Some(document) = &document {
+            done.changed.extend(compile::into(root, document)?.changed);
+        }
         Ok(())
     };
     target.edit(host, shape, work).with_context(|| format!("personalising '{target}'"))?;
@@ -196,6 +201,20 @@ impl Who<'_> {
             Self::Guest { guest, .. } => guest.name.as_str(),
             Self::Machine(identity) => &identity.fqdn,
         }
+    }
+
+    /// What a guest of the site is configured to be, too; nobody says so of another machine.
+    fn profile(&self) -> Result<Option<Document>> {
+        match self {
+            Self::Guest { site, guest } => Ok(Some(record::wanted(site, guest)?)),
+            Self::Machine(_) => Ok(None),
+        }
+    }
+
+    fn profile_differences(&self, root: &dyn Tree) -> Result<Vec<Difference>> {
+        let Some(document) = self.profile()? else { return Ok(Vec::new()) };
+        let plan = compile::Plan::make(root, &document)?;
+        Ok(crate::profile::diff::differences(root, &plan)?.into_iter().map(show::of_profile).collect())
     }
 
     fn kept(&self, context: &Context) -> Result<Option<Assigned>> {
@@ -274,6 +293,7 @@ fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Resul
         }
         let plan = Plan::make(root, &mut identity, uuid)?;
         found = differences(root, &plan.edits)?;
+        found.extend(who.profile_differences(root)?);
         show::notes(context, who.name(), &plan.notes);
         if let Some(uuid) = uuid.filter(|uuid| *uuid != identity.assigned.filesystem_uuid) {
             found.push(show::uuid(uuid, identity.assigned.filesystem_uuid));

@@ -28,7 +28,17 @@ pub(super) enum Node {
     /// A symbolic link.
     Link(PathBuf),
     /// A new directory.
-    Dir { mode: u32 },
+    Dir {
+        mode: u32,
+        /// User and group.
+        owner: (u32, u32),
+    },
+    /// The file or directory that is there, with these permission bits and this owner.
+    Kept {
+        mode: u32,
+        /// User and group.
+        owner: (u32, u32),
+    },
     /// Nothing, where something was.
     Gone,
 }
@@ -49,6 +59,8 @@ impl std::fmt::Debug for Overlay {
 /// The filesystem's own record of what is at a path.
 struct Own {
     entry: Entry,
+    /// Permission bits, of directories too.
+    mode: u32,
     owner: (u32, u32),
 }
 
@@ -68,14 +80,17 @@ impl Overlay {
     /// The first path that is not as the other one has it to be.
     pub(super) fn differs_from(&self, wanted: &Self) -> Result<Option<PathBuf>> {
         for (path, node) in wanted.nodes.borrow().iter() {
-            let now = self.own(path)?;
+            let now = self.own_entry(path)?;
             let as_wanted = match (node, now) {
                 (Node::Gone, None) => true,
                 (Node::Link(target), Some(Own { entry: Entry::Link(now), .. })) => now == *target,
-                (Node::Dir { .. }, Some(Own { entry: Entry::Dir, .. })) => true,
+                (Node::Dir { mode, owner }, Some(Own { entry: Entry::Dir, mode: has, owner: is })) => {
+                    has == *mode && is == *owner
+                }
+                (Node::Kept { mode, owner }, Some(own)) => own.mode == *mode && own.owner == *owner,
                 (
                     Node::File { content, mode, owner, .. },
-                    Some(Own { entry: Entry::File { mode: now, .. }, owner: is }),
+                    Some(Own { entry: Entry::File { mode: now, .. }, owner: is, .. }),
                 ) => now == *mode && is == *owner && self.content(path)? == *content,
                 _ => false,
             };
@@ -91,7 +106,7 @@ impl Overlay {
     }
 
     /// The filesystem's own entry at a path without links on the way.
-    fn own(&self, path: &Path) -> Result<Option<Own>> {
+    fn own_entry(&self, path: &Path) -> Result<Option<Own>> {
         let bytes = path.as_os_str().as_bytes();
         let found = match self.ext4.symlink_metadata(bytes) {
             Ok(found) => found,
@@ -108,11 +123,17 @@ impl Overlay {
             }
             _ => Entry::Special,
         };
-        Ok(Some(Own { entry, owner: (found.uid(), found.gid()) }))
+        let mode = u32::from(found.mode()) & 0o7777;
+        Ok(Some(Own { entry, mode, owner: (found.uid(), found.gid()) }))
     }
 
     fn content(&self, path: &Path) -> Result<Vec<u8>> {
         self.ext4.read(path.as_os_str().as_bytes()).map_err(told).with_context(|| self.what("reading", path))
+    }
+
+    /// Whether the filesystem's own entry at a path is a directory.
+    pub(super) fn is_dir(&self, path: &Path) -> Result<bool> {
+        Ok(matches!(self.own_entry(path)?, Some(Own { entry: Entry::Dir, .. })))
     }
 
     /// What of the filesystem's own is at the path and in it, what is in a directory before the directory itself, each with
@@ -121,8 +142,10 @@ impl Overlay {
         /// More than any list of files to remove has; a directory without end is left to the other engine.
         const MOST: usize = 100_000;
         let mut found = Vec::new();
-        let mut open = match (self.own(path)?, node) {
-            (None, _) | (Some(Own { entry: Entry::Dir, .. }), Node::Dir { .. }) => Vec::new(),
+        let mut open = match (self.own_entry(path)?, node) {
+            (None, _) | (Some(Own { entry: Entry::Dir, .. }), Node::Dir { .. }) | (_, Node::Kept { .. }) => {
+                Vec::new()
+            }
             (Some(own), _) => vec![(path.to_owned(), own.entry == Entry::Dir)],
         };
         while let Some((path, is_dir)) = open.pop() {
@@ -134,7 +157,7 @@ impl Overlay {
                     let name: &[u8] = name.as_ref();
                     if name != b"." && name != b".." {
                         let at = path.join(OsStr::from_bytes(name));
-                        let is_dir = matches!(self.own(&at)?, Some(Own { entry: Entry::Dir, .. }));
+                        let is_dir = matches!(self.own_entry(&at)?, Some(Own { entry: Entry::Dir, .. }));
                         open.push((at, is_dir));
                     }
                 }
@@ -163,9 +186,15 @@ impl Overlay {
             Some(Node::Link(target)) => return Ok(Some(Entry::Link(target.clone()))),
             Some(Node::Dir { .. }) => return Ok(Some(Entry::Dir)),
             Some(Node::Gone) => return Ok(None),
+            Some(Node::Kept { mode, .. }) => {
+                return Ok(self.own_entry(path)?.map(|own| match own.entry {
+                    Entry::File { len, .. } => Entry::File { mode: *mode, len },
+                    other => other,
+                }));
+            }
             None => {}
         }
-        if self.below_gone(path) { Ok(None) } else { Ok(self.own(path)?.map(|own| own.entry)) }
+        if self.below_gone(path) { Ok(None) } else { Ok(self.own_entry(path)?.map(|own| own.entry)) }
     }
 
     fn resolved(&self, path: &Path, follow_last: bool) -> Result<PathBuf> {
@@ -196,7 +225,7 @@ impl Overlay {
                 Some(Entry::Dir) => {}
                 Some(_) => bail!("{}: a link or file is in the way", self.what("making directory", dir)),
                 None => {
-                    self.nodes.borrow_mut().insert(dir.to_owned(), Node::Dir { mode });
+                    self.nodes.borrow_mut().insert(dir.to_owned(), Node::Dir { mode, owner: (0, 0) });
                     change = Change::Changed;
                 }
             }
@@ -209,7 +238,7 @@ impl Overlay {
         let mut nodes = self.nodes.borrow_mut();
         nodes.retain(|path, _| !path.starts_with(at));
         drop(nodes);
-        if self.own(at)?.is_some() && !self.below_gone(at) {
+        if self.own_entry(at)?.is_some() && !self.below_gone(at) {
             self.nodes.borrow_mut().insert(at.to_owned(), Node::Gone);
         }
         Ok(())
@@ -245,7 +274,7 @@ impl Tree for Overlay {
             return Ok(Vec::new());
         }
         let mut names = std::collections::BTreeSet::new();
-        if matches!(self.own(&at)?, Some(Own { entry: Entry::Dir, .. })) && !self.below_gone(&at) {
+        if matches!(self.own_entry(&at)?, Some(Own { entry: Entry::Dir, .. })) && !self.below_gone(&at) {
             let entries = self.ext4.read_dir(at.as_os_str().as_bytes()).map_err(told);
             for entry in entries.with_context(|| self.what("listing", path))? {
                 let entry = entry.map_err(told).with_context(|| self.what("listing", path))?;
@@ -292,9 +321,13 @@ impl Tree for Overlay {
             }
             _ => {}
         }
-        let own = if self.below_gone(&at) { None } else { self.own(&at)? };
+        let own = if self.below_gone(&at) { None } else { self.own_entry(&at)? };
         let replaces = matches!(own, Some(Own { entry: Entry::File { .. }, .. }));
-        let owner = own.filter(|_| replaces).map_or((0, 0), |own| own.owner);
+        let own_owner = own.filter(|_| replaces).map_or((0, 0), |own| own.owner);
+        let owner = match self.nodes.borrow().get(&at) {
+            Some(Node::File { owner, .. } | Node::Kept { owner, .. }) => *owner,
+            _ => own_owner,
+        };
         let node = Node::File { content: content.to_vec(), mode: bits, owner, replaces };
         self.nodes.borrow_mut().insert(at, node);
         Ok(Change::Changed)
@@ -318,6 +351,50 @@ impl Tree for Overlay {
             Some(Entry::Dir) => bail!("{}: it is a directory", self.what("removing", path)),
             Some(_) => self.take(&at).map(|()| Change::Changed),
         }
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>> {
+        let at = self.resolved(path, false)?;
+        if self.at(&at)?.is_none() {
+            return Ok(None);
+        }
+        match self.nodes.borrow().get(&at) {
+            Some(Node::File { owner, .. } | Node::Dir { owner, .. } | Node::Kept { owner, .. }) => {
+                Ok(Some(*owner))
+            }
+            Some(Node::Link(_)) => Ok(Some((0, 0))),
+            _ => Ok(self.own_entry(&at)?.map(|own| own.owner)),
+        }
+    }
+
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change> {
+        let what = || self.what("changing the owner of", path);
+        let at = self.resolved(path, false)?;
+        if !matches!(self.at(&at)?, Some(Entry::File { .. } | Entry::Dir)) {
+            bail!("{}: it is neither a file nor a directory", what());
+        }
+        let mut nodes = self.nodes.borrow_mut();
+        let asked = (mode, (uid, gid));
+        match nodes.get_mut(&at) {
+            Some(Node::File { mode, owner, .. } | Node::Dir { mode, owner } | Node::Kept { mode, owner }) => {
+                let change = if (*mode, *owner) == asked { Change::Same } else { Change::Changed };
+                (*mode, *owner) = asked;
+                Ok(change)
+            }
+            _ => {
+                let own = self.own_entry(&at)?.with_context(what)?;
+                if (own.mode, own.owner) == asked {
+                    return Ok(Change::Same);
+                }
+                nodes.insert(at, Node::Kept { mode, owner: (uid, gid) });
+                Ok(Change::Changed)
+            }
+        }
+    }
+
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change> {
+        // All edits become true at once, or none of them.
+        self.link(path, target)
     }
 
     fn remove_tree(&self, path: &Path) -> Result<Change> {
