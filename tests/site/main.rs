@@ -5,6 +5,7 @@ mod backends;
 mod clones;
 mod crashes;
 mod input;
+mod interfaces;
 mod interrupts;
 mod life;
 mod limits;
