@@ -16,6 +16,7 @@ use crate::identity::scrub::Policy;
 use crate::identity::target::Target;
 use crate::identity::wanted::Identity;
 use crate::names::GuestName;
+use crate::profile::compile;
 
 /// Exit 3 if anything is left. Without anybody whose the filesystem is to be, it is held to be nobody's, as an image is.
 pub(super) fn run(target: &Target, who: Option<&Who<'_>>, args: &Args, context: &Context) -> Result<Exit> {
@@ -36,7 +37,11 @@ pub(super) fn run(target: &Target, who: Option<&Who<'_>>, args: &Args, context: 
             Some(who) => {
                 let mut identity = who.identity(context, Draw::ForALook)?;
                 let plan = Plan::make(root, &mut identity, uuid, &scrubbing)?;
-                Now::of(&identity, &plan.edits)?
+                let now = Now::of(&identity, &plan.edits)?;
+                match who.profile()? {
+                    Some(document) => now.with_files(compile::Plan::make(root, &document)?.files()),
+                    None => now,
+                }
             }
             None => Now::nobody(&[]),
         };

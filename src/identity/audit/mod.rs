@@ -68,6 +68,12 @@ impl Now {
         })
     }
 
+    /// And with these files, which something else of the new machine's has written: its profile.
+    pub fn with_files<'f>(mut self, files: impl Iterator<Item = (&'f Path, &'f [u8])>) -> Self {
+        self.written.extend(files.map(|(path, content)| (path.to_owned(), blake3::hash(content).into())));
+        self
+    }
+
     /// Nobody's filesystem, such as an image.
     pub fn nobody(edits: &[Edit]) -> Self {
         Self { written: written(edits), ..Self::default() }

@@ -110,11 +110,18 @@ pub(super) fn switch(number: u32) -> Step {
     Step::Switch { path: Path::new(TOP).join("current"), target: number.to_string().into() }
 }
 
-/// Steps that remove the oldest generations, but not the two that are being switched.
-pub(super) fn prune(generations: &Generations, new: u32) -> Vec<Step> {
+/// Steps that remove the oldest generations, but not the two that are being switched; and, once that is done, those that were
+/// another machine's: nobody rolls back to them, and they tell of it.
+pub(super) fn prune(tree: &dyn Tree, generations: &Generations, new: u32, document: &Document) -> Vec<Step> {
     let current = generations.current.as_ref().map(|(number, _)| *number);
     let others: Vec<u32> = generations.numbers.iter().copied().filter(|number| *number != new).collect();
     let surplus = (others.len() + 1).saturating_sub(KEPT);
-    let oldest = others.into_iter().take(surplus).filter(|number| Some(*number) != current);
-    oldest.map(|number| Step::RemoveTree { path: dir(number) }).collect()
+    let is_foreign = |number: &u32| {
+        let earlier = read(tree, *number);
+        earlier.is_ok_and(|earlier| (&earlier.site, &earlier.guest) != (&document.site, &document.guest))
+    };
+    let goes =
+        |(at, number): &(usize, u32)| (*at < surplus && Some(*number) != current) || is_foreign(number);
+    let gone = others.into_iter().enumerate().filter(goes);
+    gone.map(|(_, number)| Step::RemoveTree { path: dir(number) }).collect()
 }

@@ -17,7 +17,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -118,11 +118,19 @@ impl Plan {
             steps.push(tasks::forget());
         }
         steps.push(generation::switch(number));
-        steps.extend(generation::prune(generations, number));
+        steps.extend(generation::prune(tree, generations, number, document));
         let missing_packages = packages::missing(tree, &document.packages)?.unwrap_or_default();
         notes.dedup();
         let outcome = Outcome { generation: number, changed: Vec::new(), notes, missing_packages };
         Ok(Self { steps, outcome })
+    }
+
+    /// Files that are to hold exactly this, in the end.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::File { path, content, .. } => Some((path.as_path(), content.as_slice())),
+            _ => None,
+        })
     }
 
     /// Does it. What is so already is not touched.
