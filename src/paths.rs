@@ -5,7 +5,7 @@
 //!   lock                         held by every command that changes something
 //!   images/NAME/                 golden image: disk.ext4 manifest.json [vmlinuz initrd.img]
 //!   kernels/uml/                 a user-mode Linux of gridgate's own, where the system's does not run
-//!   guests/NAME/                 disk spec.json identity.json limits.json desired last-exit.json
+//!   guests/NAME/                 disk spec.json identity.json profile.json limits.json desired last-exit.json
 //!                                keys/ console/
 //!   events.jsonl events.old.jsonl  what happened, the newest last
 //!   known_hosts                  host keys of all guests, written before their first boot
@@ -103,6 +103,11 @@ impl Paths {
         self.guest(guest).join("identity.json")
     }
 
+    /// What the guest's disk was before it became the guest's, so that what is left of that can be looked for.
+    pub fn old_identity(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("old.json")
+    }
+
     /// Identities of machines that are no guests of the site, which were personalised by name.
     pub fn identities(&self) -> PathBuf {
         self.state.join("identities")
@@ -111,6 +116,11 @@ impl Paths {
     /// One of them, by its full name.
     pub fn machine_identity(&self, fqdn: &str) -> PathBuf {
         self.identities().join(format!("{fqdn}.json"))
+    }
+
+    /// How the guest's profile was compiled last.
+    pub fn profile(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("profile.json")
     }
 
     /// Limits that `gridgate limit` was told, over those of the site's files.

@@ -9,6 +9,8 @@ use std::process::Command;
 use gridgate::console::record::{Cause, EndedBy, ExitRecord};
 use gridgate::facts::doctor::{Check, Diagnosis};
 use gridgate::image::manifest::{Disk, Manifest, Package, Part};
+use gridgate::profile::compile::tasks::{State, TaskState};
+use gridgate::profile::record::Compiled;
 use gridgate::service::limits::Ignored;
 use serde_json::{Value, json, to_value};
 
@@ -52,9 +54,18 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["check", "--explain", "memory"]));
     told(&printed(&site, &["check", "--set", "ce.memroy=1G"]));
     told(&printed(&site, &["profile", "list"]));
+    told(&printed(&site, &["profile", "render", "ce", "/etc/motd"]));
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    let tree = tree.to_str().unwrap();
+    told(&printed(&site, &["profile", "render", "ce", "--diff", "--tree", tree]));
     told(&printed(&site, &["status"]));
     told(&printed(&site, &["limit", "ce"]));
+    told(&printed(&site, &["clone", "ui", "ui2"]));
     let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
+    let task = TaskState { name: "t".to_owned(), about: "do it".to_owned(), state: State::ByHand };
+    let compiled = Compiled { tasks: vec![task], ..Compiled::default() };
+    told(&json!({"version": 1, "profile": to_value(compiled).unwrap()}));
     told(&json!({"version": 1, "limits_ignored": [to_value(ignored).unwrap()]}));
     let exit = ExitRecord {
         at_ms: 1,
@@ -91,4 +102,20 @@ fn every_field_of_doctor_and_image_is_told() {
         tools: Vec::new(),
     };
     told(&json!({"version": 1, "built": true, "image": to_value(manifest).unwrap()}));
+}
+
+#[test]
+fn an_audit_is_told_of() {
+    use gridgate::host::root::Root;
+    use gridgate::identity::audit::{self, Now, Old};
+    use gridgate::identity::scrub::Policy;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("notes"), "ce.old.org").unwrap();
+    std::fs::write(dir.path().join("packed"), b"\xfd7zXZ\0").unwrap();
+    let old = Old { names: ["ce.old.org", "ce"].map(str::to_owned).into(), ..Old::default() };
+    let root = Root::open(dir.path()).unwrap();
+    let report = audit::run(&root, &old, &Now::default(), &Policy::nobody(), &[]).unwrap();
+    assert_eq!((report.findings.len(), report.unseen.len(), report.left_out.len()), (1, 1, 1));
+    told(&to_value(&report).unwrap());
+    told(&to_value(&old).unwrap());
 }

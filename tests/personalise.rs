@@ -167,6 +167,29 @@ fn a_disk_becomes_a_guest_with_its_uuid_and_all_that_names_it() {
 }
 
 #[test]
+fn a_disk_is_personalised_without_a_mount_as_it_is_with_one() {
+    let here = Box::new();
+    let Some(disk) = here.filesystem(0) else { return };
+    let other = here.path("other");
+    fs::copy(&disk, &other).unwrap();
+    let run = |disk: &Path, extra: &[&str]| {
+        let mut args = vec!["personalise", "--disk", disk.to_str().unwrap(), "--as", "ce"];
+        args.extend(extra);
+        here.gridgate(&args)
+    };
+    assert_eq!(run(&disk, &["--offline"]).status, 0);
+    assert_eq!(run(&other, &[]).status, 0);
+    for disk in [&disk, &other] {
+        let again = run(disk, &["--diff"]);
+        assert_eq!((again.status, again.out.as_str()), (0, ""), "{again:?}");
+        assert_eq!(run(disk, &["--diff", "--offline"]).status, 0);
+    }
+    for path in ["/etc/hostname", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key", "/etc/network/interfaces"] {
+        assert_eq!(inside(&disk, path), inside(&other, path), "{path}");
+    }
+}
+
+#[test]
 fn one_partition_of_a_disk_becomes_a_machine_and_the_rest_of_the_disk_stays() {
     let here = Box::new();
     let Some(disk) = here.filesystem(1 << 20) else { return };

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::identity::personalise::{self, Personalised};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::profile::{self, record::Compiled};
 
 /// One guest, as found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub struct GuestFacts {
     pub spec: Option<Spec>,
     /// Digest of the identity that its disk was given; none if it was never finished.
     pub personalised: Option<String>,
+    /// Digest of the profile that was compiled into its disk last.
+    pub compiled: Option<String>,
+    /// Digest of the profile that the site's files give it, or why they give none; nothing if the site does not name it.
+    pub profile: Option<Result<String, String>>,
     /// The process that runs it.
     pub running: Option<RunRecord>,
     /// How far it has come since its start.
@@ -42,7 +47,14 @@ pub fn gather(host: &dyn Host, paths: &Paths, site: &Site) -> Result<BTreeMap<Gu
             names.push(name);
         }
     }
-    names.into_iter().map(|name| Ok((name.clone(), look(host, paths, &name)?))).collect()
+    let mut profiles: BTreeMap<GuestName, _> = profile::digests(site).into_iter().collect();
+    let look = |name: GuestName| {
+        let mut facts = look(host, paths, &name)?;
+        let digest = profiles.remove(&name);
+        facts.profile = digest.map(|digest| digest.map_err(|problems| problems.to_string()));
+        Ok((name, facts))
+    };
+    names.into_iter().map(look).collect()
 }
 
 /// Looks at one guest.
@@ -61,6 +73,8 @@ pub fn look(host: &dyn Host, paths: &Paths, guest: &GuestName) -> Result<GuestFa
         disk_bytes: host.stat(&paths.disk(guest))?.filter(|_| !lost).map(|stat| stat.len),
         spec: Spec::read(host, paths, guest)?,
         personalised: personalised.filter(|_| !lost).map(|record| record.digest),
+        compiled: Compiled::recall(host, paths, guest)?.map(|compiled| compiled.answers().to_owned()),
+        profile: None,
         lost,
         running,
         ready,

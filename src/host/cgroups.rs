@@ -66,7 +66,8 @@ impl Tree {
         bail!("{}: it does not stay", what())
     }
 
-    fn make(&self, group: &Path) -> Result<()> {
+    /// Makes a group, with those of the controllers that there are. There already is fine.
+    pub fn make(&self, group: &Path) -> Result<()> {
         fs::create_dir_all(group).with_context(|| format!("making control group '{}'", group.display()))?;
         let on: Vec<String> = self.controllers().iter().map(|name| format!("+{name}")).collect();
         if on.is_empty() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::root::{Change, Entry, FileMode, Root};
+use super::root::{Change, Entry, FileMode, Kind, Root};
 
 /// A filesystem whose every path is resolved inside it, as the guest would, and never leads out of it.
 ///
@@ -18,9 +18,20 @@ pub trait Tree {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
     /// Names in a directory, sorted; none if there is no directory.
     fn list(&self, path: &Path) -> Result<Vec<PathBuf>>;
-    /// Names in a directory one by one, in no order, until `each` has enough and gives `false`.
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
-        let _ = self.list(path)?.iter().find(|name| !each(name.as_os_str()));
+    /// What is in a directory, one by one, in no order, until `each` has enough and gives `false`.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
+        for name in self.list(path)? {
+            let kind = match self.entry(&path.join(&name))? {
+                Some(Entry::File { .. }) => Kind::File,
+                Some(Entry::Dir) => Kind::Dir,
+                Some(Entry::Link(_)) => Kind::Link,
+                Some(Entry::Special) => Kind::Special,
+                None => continue,
+            };
+            if !each(name.as_os_str(), kind) {
+                break;
+            }
+        }
         Ok(())
     }
     /// A directory, its parents too if they are missing.
@@ -32,6 +43,17 @@ pub trait Tree {
     fn link(&self, path: &Path, target: &Path) -> Result<Change>;
     /// No file, link or special file there; a directory is refused.
     fn remove(&self, path: &Path) -> Result<Change>;
+    /// The numbers of the user and group that the path's own entry belongs to; `None` if nothing is there.
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>>;
+    /// Gives a file or directory that is there to this user and group, with these permission bits. A link or special file is
+    /// refused.
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change>;
+    /// A symbolic link in place of the one that was there, by one rename: the path is never without a link.
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change>;
+    /// The directory that it is, where it is one: programs can be run only in that.
+    fn as_root(&self) -> Option<&Root> {
+        None
+    }
     /// Nothing there; a directory goes with all that is in it. Links are removed, never followed.
     fn remove_tree(&self, path: &Path) -> Result<Change>;
     /// Nothing in the directory, which stays itself; what is no directory is left alone.
@@ -76,8 +98,24 @@ impl Tree for Root {
         Root::remove(self, path)
     }
 
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+    fn owner(&self, path: &Path) -> Result<Option<(u32, u32)>> {
+        Root::owner(self, path)
+    }
+
+    fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change> {
+        Root::own(self, path, uid, gid, mode)
+    }
+
+    fn switch(&self, path: &Path, target: &Path) -> Result<Change> {
+        Root::switch(self, path, target)
+    }
+
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
         Root::names(self, path, each)
+    }
+
+    fn as_root(&self) -> Option<&Root> {
+        Some(self)
     }
 
     fn remove_tree(&self, path: &Path) -> Result<Change> {

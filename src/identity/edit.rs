@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::host::root::{Change, FileMode};
+use crate::host::root::{Change, Entry, FileMode};
 use crate::host::tree::Tree;
 
 /// What is to be true of one path of the guest.
@@ -40,6 +40,21 @@ pub enum Edit {
         /// Path inside the guest.
         path: PathBuf,
     },
+    /// Nothing (whatever is there is removed, a directory with all that is in it).
+    RemoveTree {
+        /// Path inside the guest.
+        path: PathBuf,
+    },
+    /// Nothing in the directory, which stays itself.
+    Clear {
+        /// Path inside the guest.
+        path: PathBuf,
+    },
+    /// Nothing in the file, which keeps its owner and mode; where there is no file, none is made.
+    Empty {
+        /// Path inside the guest.
+        path: PathBuf,
+    },
 }
 
 impl Edit {
@@ -71,7 +86,10 @@ impl Edit {
             Self::Write { path, .. }
             | Self::Link { path, .. }
             | Self::Dir { path, .. }
-            | Self::Remove { path } => path,
+            | Self::Remove { path }
+            | Self::RemoveTree { path }
+            | Self::Clear { path }
+            | Self::Empty { path } => path,
         }
     }
 
@@ -82,6 +100,13 @@ impl Edit {
             Self::Link { path, target } => root.link(path, target),
             Self::Dir { path, mode } => root.make_dir(path, *mode),
             Self::Remove { path } => root.remove(path),
+            Self::RemoveTree { path } => root.remove_tree(path),
+            Self::Clear { path } => root.clear(path),
+            // A new file takes the old one's place: the old one may have another name, under which it is something else.
+            Self::Empty { path } => match root.entry(path)? {
+                Some(Entry::File { len: 1.., mode }) => root.write(path, b"", FileMode::KeepOr(mode)),
+                _ => Ok(Change::Same),
+            },
         }
     }
 }
@@ -98,6 +123,9 @@ impl std::fmt::Debug for Edit {
             Self::Link { path, target } => write!(f, "link {} -> {}", path.display(), target.display()),
             Self::Dir { path, mode } => write!(f, "directory {} ({mode:o})", path.display()),
             Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::RemoveTree { path } => write!(f, "remove {} and all that is in it", path.display()),
+            Self::Clear { path } => write!(f, "clear {}", path.display()),
+            Self::Empty { path } => write!(f, "empty {}", path.display()),
         }
     }
 }

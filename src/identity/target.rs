@@ -9,7 +9,9 @@ use rustix::io::Errno;
 
 use crate::host::Host;
 use crate::host::filesystem::Shape;
+use crate::host::offline;
 use crate::host::root::Root;
+use crate::host::tree::Tree;
 use crate::host::volume::Volume;
 
 /// See the module.
@@ -17,12 +19,17 @@ use crate::host::volume::Volume;
 pub enum Target {
     /// A disk image or block device, or one partition of it.
     Volume(Volume),
+    /// A disk image that is one ext4 filesystem, edited without a mount, and so without root.
+    Offline(PathBuf),
     /// A directory that holds a root filesystem's files.
     Tree(PathBuf),
 }
 
 /// What to do with the tree; it is also told the UUID of the filesystem, where the tree is one of its own.
-pub type Work<'a> = &'a mut dyn FnMut(&Root, Option<[u8; 16]>) -> Result<()>;
+pub type Work<'a> = &'a mut dyn FnMut(&dyn Tree, Option<[u8; 16]>) -> Result<()>;
+
+/// As [`Work`], for what needs more of the kernel than a [`Tree`] can.
+pub type RootWork<'a> = &'a mut dyn FnMut(&Root, Option<[u8; 16]>) -> Result<()>;
 
 impl Target {
     /// Opens it for a look that changes nothing.
@@ -31,7 +38,21 @@ impl Target {
             Self::Volume(volume) => {
                 host.look_at_volume(volume, &mut |root, found| work(root, Some(found.uuid)))
             }
+            Self::Offline(disk) => offline::look(disk, &mut |tree, uuid| work(tree, Some(uuid))),
             Self::Tree(dir) => work(&open_tree(dir)?, None),
+        }
+    }
+
+    /// As [`Target::look`], only where it can be mounted.
+    pub fn look_at_root(&self, host: &dyn Host, look: RootWork<'_>) -> Result<()> {
+        match self {
+            Self::Volume(volume) => {
+                host.look_at_volume(volume, &mut |root, found| look(root, Some(found.uuid)))
+            }
+            Self::Offline(disk) => {
+                bail!("'{}' has to be mounted for this, which takes root", disk.display())
+            }
+            Self::Tree(dir) => look(&open_tree(dir)?, None),
         }
     }
 
@@ -42,6 +63,10 @@ impl Target {
             Self::Volume(volume) => {
                 let _alone = alone(&volume.file)?;
                 host.edit_volume(volume, shape, &mut |root, found| work(root, Some(found.uuid)))
+            }
+            Self::Offline(disk) => {
+                let _alone = alone(disk)?;
+                offline::edit(host, disk, shape, &mut |tree, uuid| work(tree, Some(uuid)))
             }
             Self::Tree(dir) => {
                 let _alone = alone(dir)?;
@@ -56,7 +81,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Volume(volume) => volume.fmt(f),
-            Self::Tree(dir) => dir.display().fmt(f),
+            Self::Offline(path) | Self::Tree(path) => path.display().fmt(f),
         }
     }
 }

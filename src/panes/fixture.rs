@@ -37,6 +37,7 @@ pub(super) fn status(name: &str, pid: Option<i32>) -> GuestStatus {
         says: None,
         log_trouble: None,
         restarts: None,
+        profile: None,
     }
 }
 

@@ -131,9 +131,14 @@ pub fn prepare(paths: &Paths, site: &Site, facts: &Facts, guest: &Guest) -> Resu
     if problems.is_empty() { Ok(plan) } else { Err(problems) }
 }
 
-/// Whether the guest's disk is missing or not what the site's files say.
+/// Whether the guest's disk is missing or not what the site's files say. A profile that cannot be used is no reason to keep a
+/// guest down that has a good one.
 fn is_behind(site: &Site, guest: &Guest, now: &GuestFacts) -> bool {
-    now.disk_bytes.is_none() || now.personalised.as_deref() != Some(edits::digest(site, guest).as_str())
+    let other_profile =
+        matches!(&now.profile, Some(Ok(wanted)) if now.compiled.as_deref() != Some(wanted.as_str()));
+    other_profile
+        || now.disk_bytes.is_none()
+        || now.personalised.as_deref() != Some(edits::digest(site, guest).as_str())
 }
 
 /// The steps that lay out a guest that does not run, after those given: the last of them, and the bytes that they take.
@@ -152,6 +157,13 @@ fn lay_out(
         let (action, bytes) = clone(guest, facts)?;
         copied = bytes;
         own.push(plan.push(action, Vec::new()));
+    }
+    if let (Some(Err(why)), is_behind) = (&now.profile, is_behind(site, guest, now)) {
+        let what = format!("guest '{}': its profile '{}' cannot be used:\n{why}", guest.name, guest.profile);
+        if is_behind {
+            return Err(Problem { message: what, hint: None });
+        }
+        plan.notes.push(what);
     }
     if is_behind(site, guest, now) {
         own = vec![plan.push(Action::Personalise { guest: guest.name.clone() }, own)];

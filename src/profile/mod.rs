@@ -22,6 +22,12 @@ mod lineage;
 mod settled;
 mod render;
 mod assemble;
+pub mod scrub;
+pub mod compile;
+pub mod diff;
+pub mod record;
+pub mod export;
+pub mod import;
 
 use crate::config::problem::Problems;
 use crate::config::site::{Guest, Site};
@@ -30,6 +36,7 @@ use crate::names::GuestName;
 pub use assemble::Workshop;
 pub use document::Document;
 pub use library::{Kind, Listed, Place};
+pub use scrub::{ScrubPath, scrub_paths};
 
 /// The compiled profile of a guest. Reads the site's profiles, changes nothing.
 pub fn document(site: &Site, guest: &Guest) -> Result<Document, Problems> {

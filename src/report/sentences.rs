@@ -2,6 +2,7 @@
 
 use crate::console::now_ms;
 use crate::console::restart::Breaker;
+use crate::profile::compile::tasks::State;
 use crate::report::status::{GuestStatus, Observed, Readiness};
 use crate::service::desired::Desired;
 
@@ -63,6 +64,25 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
             Some(text)
         }
     }
+}
+
+/// What a guest's profile leaves to be done, one line each; nothing if there is nothing.
+pub fn profile(guest: &GuestStatus) -> Vec<String> {
+    let Some(compiled) = &guest.profile else { return Vec::new() };
+    let mut lines: Vec<String> = compiled.notes.iter().map(|note| format!("note: {note}")).collect();
+    if !compiled.missing_packages.is_empty() {
+        lines.push(format!("packages that are not installed: {}", compiled.missing_packages.join(" ")));
+    }
+    for task in &compiled.tasks {
+        let state = match task.state {
+            State::Done => continue,
+            State::Failed => "failed, and is tried at each boot",
+            State::Pending => "runs at the first boot",
+            State::ByHand => "by hand",
+        };
+        lines.push(format!("task {} ({state}): {}", task.name, task.about));
+    }
+    lines
 }
 
 fn running(guest: &GuestStatus, detail: Detail) -> Option<String> {

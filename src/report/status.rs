@@ -15,6 +15,7 @@ use crate::console::restart::Restarts;
 use crate::host::{Host, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
+use crate::profile::record::Compiled;
 use crate::service::desired::{self, Desired};
 use crate::service::limits::{self, Ignored};
 
@@ -72,6 +73,8 @@ pub struct GuestStatus {
     pub log_trouble: Option<String>,
     /// What is remembered of early deaths, and when it is tried again.
     pub restarts: Option<Restarts>,
+    /// What was compiled into its disk last.
+    pub profile: Option<Compiled>,
 }
 
 /// Whether a guest's process is there.
@@ -188,6 +191,7 @@ fn look(
         limits_ignored,
         last_exit: ExitRecord::latest(paths, name)?,
         stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
+        profile: Compiled::recall(host, paths, name)?,
         missing: missing.map(|check| check.check.to_string()).collect(),
         says,
         log_trouble,

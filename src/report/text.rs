@@ -29,6 +29,16 @@ pub fn status(status: &Status, detail: Detail) -> String {
             text.push_str(&format!("  {} does not hold: {}\n", ignored.limit, ignored.why));
         }
     }
+    // For those who ask about one guest; it would drown everything else.
+    for guest in status.guests.iter().filter(|_| detail == Detail::Full) {
+        if let Some(compiled) = &guest.profile {
+            let (name, generation) = (&compiled.profile, compiled.generation);
+            text.push_str(&format!("profile of {}: {name}, generation {generation}\n", guest.name));
+        }
+        for line in sentences::profile(guest) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
     let sentences: Vec<String> =
         status.guests.iter().filter_map(|guest| sentences::sentence(guest, detail)).collect();
     if !sentences.is_empty() {

@@ -80,6 +80,21 @@ fn there_is_a_terminal_if_ours_is_one_and_the_command_wants_it() {
 }
 
 #[test]
+fn ctrl_c_at_a_terminal_ends_what_runs_there_and_its_exit_code_comes_back() {
+    private(|lab| {
+        lab.install();
+        let site = lab.site();
+        // Data, which gets no terminal there although there is one here.
+        let mut user = User::new(lab.gridgate(&["--site", &site, "--json", "status", "--watch"]));
+        user.sees("\"version\": 1");
+        assert!(!user.is_raw());
+        user.types(b"\x03");
+        assert_eq!(user.ends(), Some(0));
+        lab.is_quiet();
+    });
+}
+
+#[test]
 fn a_near_end_that_is_killed_hangs_up_and_leaves_nothing_there() {
     private(|lab| {
         lab.install();

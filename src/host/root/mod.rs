@@ -16,6 +16,8 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+pub mod look;
+mod owner;
 mod remove;
 mod write;
 
@@ -45,6 +47,30 @@ pub enum Entry {
     Link(PathBuf),
     /// A device, fifo or socket.
     Special,
+}
+
+/// What a name in a directory stands for; links not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A device, fifo or socket.
+    Special,
+}
+
+impl From<FileType> for Kind {
+    fn from(found: FileType) -> Self {
+        match found {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Dir,
+            FileType::Symlink => Self::Link,
+            _ => Self::Special,
+        }
+    }
 }
 
 /// Whether an edit changed anything.
@@ -138,6 +164,16 @@ impl Root {
         }))
     }
 
+    /// When what is at the path was last written (seconds since 1970); links not followed. `None` if nothing is there.
+    pub fn modified(&self, path: &Path) -> Result<Option<i64>> {
+        let Some((dir, name)) = self.parent(path, false)? else { return Ok(None) };
+        match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_mtime)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).with_context(|| self.what("looking at", path)),
+        }
+    }
+
     /// A regular file's content, links followed inside the root; `None` if there is no such file. Anything but a
     /// regular file, or one over [`LARGEST_READ`], is an error.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
@@ -153,7 +189,7 @@ impl Root {
     /// Names in a directory, sorted; none if there is no directory.
     pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let mut names = Vec::new();
-        self.names(path, &mut |name| {
+        self.names(path, &mut |name, _| {
             names.push(PathBuf::from(name));
             true
         })?;
@@ -161,9 +197,9 @@ impl Root {
         Ok(names)
     }
 
-    /// Names in a directory one by one, in no order, until `each` has enough and gives `false`; none if there is no
-    /// directory. However many there are, only one is held.
-    pub fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr) -> bool) -> Result<()> {
+    /// What is in a directory, one by one, in no order, until `each` has enough and gives `false`; nothing if there is no
+    /// directory. However much there is, only one name is held.
+    pub fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
         let what = || self.what("listing", path);
         let fd = match self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(fd) => fd,
@@ -173,7 +209,21 @@ impl Root {
         for entry in rustix::fs::Dir::read_from(&fd).with_context(what)? {
             let entry = entry.with_context(what)?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && !each(OsStr::from_bytes(name)) {
+            if name == b"." || name == b".." {
+                continue;
+            }
+            // Some filesystems do not say it here (readdir(3)).
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    match rustix::fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                        Err(Errno::NOENT) => continue,
+                        Err(e) => return Err(e).with_context(what),
+                    }
+                }
+                known => known,
+            };
+            if !each(OsStr::from_bytes(name), kind.into()) {
                 break;
             }
         }

@@ -150,7 +150,7 @@ fn a_cleared_directory_stays_itself() {
 fn directories_nested_by_the_thousand_are_removed() {
     let (_top, root, dir) = tree();
     let mut at = rustix::fs::open(&dir, OFlags::PATH, Mode::empty()).unwrap();
-    for _ in 0..3000 {
+    for _ in 0..600 {
         rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
         std::fs::write(format!("/proc/self/fd/{}/file", at.as_raw_fd()), "x").unwrap();
         at = rustix::fs::openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
@@ -184,7 +184,8 @@ fn names_are_given_one_by_one_until_there_are_enough() {
         std::fs::write(dir.join(format!("etc/{name}")), "").unwrap();
     }
     let mut seen = 0;
-    root.names(Path::new("/etc"), &mut |_| {
+    root.names(Path::new("/etc"), &mut |_, kind| {
+        assert_eq!(kind, Kind::File);
         seen += 1;
         seen < 7
     })

@@ -1,6 +1,10 @@
 //! `gridgate profile`: what guests are configured to be, and whether they are.
 
+mod disk;
+mod exchange;
+
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -20,7 +24,17 @@ pub enum ProfileCommand {
     /// Show what a guest's profile comes to
     Show(ShowArgs),
     /// Print the files of a guest's profile as they will be in the guest
+    ///
+    /// With --diff, show what compiling it would change on the guest's disk, or in a tree; exit 3 if anything would.
     Render(RenderArgs),
+    /// Compile a guest's profile into its disk, or into a tree
+    Compile(CompileArgs),
+    /// Bring back the profile that the guest's disk had before
+    Rollback(RollbackArgs),
+    /// Print a guest's profile in the form of another tool
+    Export(exchange::ExportArgs),
+    /// Read another tool's file, and print the profile that says the same
+    Import(exchange::ImportArgs),
 }
 
 /// Which guest.
@@ -40,6 +54,37 @@ pub struct RenderArgs {
     /// Only this file, by its path in the guest
     #[arg(value_name = "FILE")]
     pub file: Option<String>,
+    /// Show what would change in the guest
+    #[arg(long)]
+    pub diff: bool,
+    /// Compare with this directory with a root filesystem's files, instead of the guest's disk
+    #[arg(long, value_name = "DIR", requires = "diff")]
+    pub tree: Option<PathBuf>,
+}
+
+/// Which filesystem of which guest.
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// The guest
+    #[arg(value_name = "GUEST")]
+    pub guest: GuestName,
+    /// A directory with a root filesystem's files, instead of the guest's disk
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
+    /// Let the guest's own compiler write only to the paths that it declares
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Which filesystem of which guest.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The guest
+    #[arg(value_name = "GUEST")]
+    pub guest: GuestName,
+    /// A directory with a root filesystem's files, instead of the guest's disk
+    #[arg(long, value_name = "DIR")]
+    pub tree: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +105,12 @@ pub fn run(command: &ProfileCommand, context: &Context) -> Result<Exit> {
     match command {
         ProfileCommand::List => list(context),
         ProfileCommand::Show(args) => show(args, context),
+        ProfileCommand::Render(args) if args.diff => disk::diff(args, context),
         ProfileCommand::Render(args) => render(args, context),
+        ProfileCommand::Compile(args) => disk::compile(args, context),
+        ProfileCommand::Rollback(args) => disk::rollback(args, context),
+        ProfileCommand::Export(args) => exchange::export(args, context),
+        ProfileCommand::Import(args) => exchange::import(args, context),
     }
 }
 

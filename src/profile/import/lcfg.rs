@@ -1,0 +1,136 @@
+//! LCFG's XML profiles. Their root element wraps `<lcfg>`; prefixes of attributes are read by their namespace or, as LCFG's own
+//! reader does, by the letters `cfg:`.
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+use super::{Imported, take};
+use crate::config::origin::{Origin, Text};
+use crate::config::problem::Problems;
+use crate::config::variables::Setting;
+
+/// Profiles nest five deep; the reader of XML calls itself once a level.
+const DEEPEST: usize = 64;
+
+pub(super) fn read(text: &Text, imported: &mut Imported, problems: &mut Problems) {
+    if deepest(text.content()) > DEEPEST {
+        problems.add(&Origin::start(text.file()), "its elements nest deeper than any profile's", "");
+        return;
+    }
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: 1_000_000, ..ParsingOptions::default() };
+    let document = match Document::parse_with_options(text.content(), options) {
+        Ok(document) => document,
+        Err(error) => {
+            let at = error.pos();
+            let origin = Origin { place: text.file().clone(), line: at.row, column: at.col };
+            let message = error.to_string().to_lowercase();
+            let message = message.split(" at ").next().unwrap_or_default().to_owned();
+            problems.add(&origin, message, "an XML profile begins with <?xml ...> and has one root element");
+            return;
+        }
+    };
+    let lcfg = document.descendants().find(|node| node.has_tag_name_of("lcfg"));
+    let Some(lcfg) = lcfg else {
+        let origin = Origin::start(text.file());
+        problems.add(&origin, "there is no <lcfg> element", "LCFG's profiles wrap everything in one");
+        return;
+    };
+    for components in lcfg.children().filter(|node| node.has_tag_name_of("components")) {
+        for component in components.children().filter(Node::is_element) {
+            for one in component.children().filter(Node::is_element) {
+                resource(component.tag_name().name(), &one, imported);
+            }
+        }
+    }
+    for packages in lcfg.children().filter(|node| node.has_tag_name_of("packages")) {
+        for package in packages.children().filter(|node| node.has_tag_name_of("package")) {
+            let name = package.children().find(|node| node.has_tag_name_of("name"));
+            let name = name.and_then(|name| name.text()).map(str::trim).unwrap_or_default();
+            match crate::profile::text::package(name) {
+                Ok(()) => imported.packages.push(name.to_owned()),
+                Err(why) => {
+                    let origin = text.origin(package.range().start);
+                    problems.add(&origin, format!("package '{}' {why}", name.escape_debug()), "");
+                }
+            }
+        }
+    }
+}
+
+fn resource(component: &str, node: &Node<'_, '_>, imported: &mut Imported) {
+    let name = plain(node.tag_name().name());
+    let records: Vec<Node<'_, '_>> = node
+        .children()
+        .filter(|child| child.is_element() && child.tag_name().name().ends_with("_RECORD"))
+        .collect();
+    let full = format!("{component}_{name}");
+    if !records.is_empty() {
+        let tags: Vec<String> = records.iter().filter_map(|record| attribute(record, "name")).collect();
+        take(imported, &full, Setting::List(tags));
+        for record in &records {
+            let Some(tag) = attribute(record, "name") else { continue };
+            for field in record.children().filter(Node::is_element) {
+                let value = Setting::Text(content(&field));
+                take(imported, &format!("{component}_{}_{tag}", plain(field.tag_name().name())), value);
+            }
+        }
+        return;
+    }
+    let value = content(node);
+    let setting = match attribute(node, "type").as_deref() {
+        Some("integer") => value.trim().parse().map_or(Setting::Text(value), Setting::Integer),
+        Some("boolean") => Setting::Flag(matches!(value.trim(), "yes" | "true" | "on" | "1")),
+        Some("list") => Setting::List(value.split_whitespace().map(str::to_owned).collect()),
+        _ => Setting::Text(value),
+    };
+    take(imported, &full, setting);
+}
+
+/// A tag that begins with a digit or `_` has one more `_` in front.
+fn plain(tag: &str) -> &str {
+    match tag.strip_prefix('_') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit() || c == '_') => rest,
+        _ => tag,
+    }
+}
+
+fn attribute(node: &Node<'_, '_>, name: &str) -> Option<String> {
+    node.attributes().find(|attribute| attribute.name() == name).map(|attribute| attribute.value().to_owned())
+}
+
+fn content(node: &Node<'_, '_>) -> String {
+    node.children().filter_map(|child| child.text()).collect()
+}
+
+trait Named {
+    fn has_tag_name_of(&self, name: &str) -> bool;
+}
+
+impl Named for Node<'_, '_> {
+    /// Whatever namespace it is in.
+    fn has_tag_name_of(&self, name: &str) -> bool {
+        self.is_element() && self.tag_name().name() == name
+    }
+}
+
+/// At most as deep as this: every opening tag counts one, every closing one takes it back.
+fn deepest(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte != b'<' {
+            continue;
+        }
+        match bytes.get(at + 1) {
+            Some(b'/') => depth = depth.saturating_sub(1),
+            Some(b'!' | b'?') => {}
+            _ => {
+                let end = text[at + 1..].find('>').map(|end| at + 1 + end);
+                if end.is_none_or(|end| bytes[end - 1] != b'/') {
+                    depth += 1;
+                }
+            }
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
