@@ -90,6 +90,8 @@ const HAND_OVER_AGAIN: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between writing back and mounting read-only, which a kernel does behind its caller's back.
 const WRITE_BACK: Duration = Duration::from_secs(1);
+/// For a guest whose connection was lost while it ran a command: it may be on its way down, or was never reached.
+const CUT_OFF: Duration = Duration::from_secs(5);
 /// The kernel needs this long at most to take a killed process apart.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -169,10 +171,12 @@ impl Ladder<'_> {
         let until = Instant::now() + step.limit;
         match &step.rung {
             StopRung::Command(line) => {
-                if !self.command(line, until)? {
-                    return Ok(false);
+                match self.command(line, until) {
+                    Some(0) => self.gone_by(until),
+                    // A guest that goes down ends the connection, too.
+                    Some(shell::CUT_OFF) => self.gone_by(until.min(Instant::now() + CUT_OFF)),
+                    _ => self.gone_by(Instant::now()),
                 }
-                self.gone_by(until)
             }
             StopRung::Agent => match self.order(Order::Agent, until) {
                 Ok(Taken::Yes) => self.gone_by(until),
@@ -227,15 +231,15 @@ impl Ladder<'_> {
         Ok(false)
     }
 
-    /// Runs the command in the guest; whether it was run to a good end.
-    fn command(&self, line: &str, until: Instant) -> Result<bool> {
+    /// Runs the command in the guest, and gives back its status.
+    fn command(&self, line: &str, until: Instant) -> Option<i32> {
         match shell::run(self.paths, self.spec, line, until, || {
             self.gone_by(Instant::now() + SLICE).unwrap_or(false)
         }) {
-            Ok(good) => Ok(good),
+            Ok(status) => status,
             Err(error) => {
                 eprintln!("guest '{}': ignoring: {error:#}", self.spec.guest);
-                Ok(false)
+                None
             }
         }
     }

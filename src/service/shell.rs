@@ -47,9 +47,18 @@ fn unexpanded(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%%")
 }
 
-/// Runs a command in the guest as root; whether it ended with status 0. Given up at the time, or as soon as `over` says so,
+/// What ssh ends with when there is no connection, or not any more (ssh(1), EXIT STATUS).
+pub const CUT_OFF: i32 = 255;
+
+/// Runs a command in the guest as root, and gives back its status; none if it was given up. Given up at the time, or as soon as `over` says so,
 /// which is asked again and again and may take a moment for its answer.
-pub fn run(paths: &Paths, spec: &Spec, line: &str, until: Instant, over: impl Fn() -> bool) -> Result<bool> {
+pub fn run(
+    paths: &Paths,
+    spec: &Spec,
+    line: &str,
+    until: Instant,
+    over: impl Fn() -> bool,
+) -> Result<Option<i32>> {
     let what = || format!("running '{line}' in guest '{}'", spec.guest);
     let links = Live.links(spec.netns.as_deref()).with_context(what)?;
     let to = network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 22);
@@ -59,13 +68,13 @@ pub fn run(paths: &Paths, spec: &Spec, line: &str, until: Instant, over: impl Fn
     let mut child = in_netns(spec.netns.as_deref(), || start(&program.command())).with_context(what)?;
     loop {
         if let Some(status) = child.try_wait().with_context(what)? {
-            return Ok(status.success());
+            return Ok(status.code());
         }
         if Instant::now() >= until || over() {
             // It leads a group of its own.
             let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
             let status = child.wait().with_context(what)?;
-            return Ok(status.success());
+            return Ok(status.code());
         }
     }
 }

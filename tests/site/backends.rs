@@ -14,6 +14,10 @@ fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
             &format!("backend = \"{before}\""),
             &format!("backend = \"{backend}\""),
         );
+        if backend == "qemu" {
+            // From now on, and over the network.
+            site.replace("guests/ce.toml", "memory", "stop_command = \"systemctl poweroff\"\nmemory");
+        }
         before = backend;
         let up = site.run(&["up"]);
         assert!(up.status.success(), "{backend}: {up:#?}\n{}", site.console("ce"));
@@ -25,6 +29,9 @@ fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
         seen.push(ssh("echo boot >>/root/boots; hostname -f; cat /etc/machine-id"));
         assert_eq!(ssh("wc -l </root/boots"), seen.len().to_string(), "{backend}");
         site.run(&["down"]).exits(0).says("ce: shut itself down in ");
+        if let Some(rung) = [("uml", "ask"), ("qemu", "command")].iter().find(|(of, _)| *of == backend) {
+            assert_eq!(site.status("ce")["last_exit"]["rung"], rung.1, "{backend}");
+        }
     }
     assert!(seen.iter().all(|identity| *identity == seen[0]), "{seen:?}");
 }
