@@ -80,6 +80,7 @@ fn main() {
     row("audit, against grep -rF", "ms", median(ours), Some(median(theirs)), Target::AtMost(1500.0));
     row("looking for what a scrub takes away", "ms", median(scrubs), None, Target::None);
     row("peak memory", "MiB", peak_mib(), None, Target::AtMost(32.0));
+    drop(root);
     nix::mount::umount(&dir).unwrap();
 }
 
