@@ -30,8 +30,9 @@ fn main() {
     let dir = table::scratch();
     let site = site(dir.path());
     let disk = dir.path().join("disk");
-    let copied = Command::new("cp").arg("--sparse=always").arg(prepared.join("images/debian-12/disk.ext4")).arg(&disk);
-    assert!(copied.status().unwrap().success());
+    let mut copy = Command::new("cp");
+    copy.arg("--sparse=always").arg(prepared.join("images/debian-12/disk.ext4")).arg(&disk);
+    assert!(copy.status().unwrap().success());
     table::heading("a guest's profile (computing element, shipped)");
     documents(&site);
     compiled(&site, &disk);
@@ -56,7 +57,7 @@ fn documents(site: &Site) {
 /// What compiling adds to opening and closing the disk: once into a disk that has none, and again where all is as it should be.
 fn compiled(site: &Site, disk: &Path) {
     let document = profile::document(site, &site.guests[0]).unwrap();
-    let mut edit = |work: &mut dyn FnMut(&Root)| {
+    let edit = |work: &mut dyn FnMut(&Root)| {
         table::time(|| {
             let edit = &mut |root: &Root, _| {
                 work(root);
@@ -79,7 +80,13 @@ fn compiled(site: &Site, disk: &Path) {
         again.push(edit(&mut |root| drop(compile::into(root, &document).unwrap())));
     }
     let bare = median(bare);
-    row("compiled for the first time, against bare mount", "ms", median(first), Some(bare), Target::Over(60.0));
+    row(
+        "compiled for the first time, against bare mount",
+        "ms",
+        median(first),
+        Some(bare),
+        Target::Over(60.0),
+    );
     row("compiled again, against bare mount", "ms", median(again), Some(bare), Target::Over(60.0));
 }
 
@@ -92,7 +99,9 @@ fn sandboxed(dir: &Path) {
     }
     std::fs::copy("/bin/true", tree.join("bin/true")).unwrap();
     let linked = Command::new("ldd").arg("/bin/true").output().unwrap();
-    for library in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+    for library in
+        String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/'))
+    {
         let inside = tree.join(library.trim_start_matches('/'));
         std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
         std::fs::copy(library, inside).unwrap();
@@ -116,5 +125,11 @@ fn sandboxed(dir: &Path) {
         }));
         ours.push(table::time(|| assert_eq!(sandbox.run(&root).unwrap().status, 0)));
     }
-    row("a program in the sandbox, against chroot", "ms", median(ours), Some(median(theirs)), Target::Over(15.0));
+    row(
+        "a program in the sandbox, against chroot",
+        "ms",
+        median(ours),
+        Some(median(theirs)),
+        Target::Over(15.0),
+    );
 }

@@ -88,6 +88,11 @@ text_name! {
     /// (`dev_valid_name` in the kernel's net/core/dev.c).
     IfName, check_interface
 }
+text_name! {
+    /// A network interface inside a guest: a name that every kind of network configuration takes as it is, so that nothing
+    /// has to quote it. A letter, then letters, digits, `.`, `_` and `-`; at most 15.
+    NicName, check_nic
+}
 
 fn check_label(text: &str) -> Result<(), BadName> {
     let bad = |why: &str| Err(BadName(why.to_owned()));
@@ -127,6 +132,24 @@ fn check_interface(text: &str) -> Result<(), BadName> {
     }
     if text.bytes().any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace() || !(0x21..0x7f).contains(&b)) {
         return bad("may have neither '/', ':', white space nor control characters");
+    }
+    Ok(())
+}
+
+fn check_nic(text: &str) -> Result<(), BadName> {
+    let bad = |why: &str| Err(BadName(why.to_owned()));
+    if text.is_empty() || text.len() > 15 {
+        return bad("must have 1 to 15 characters");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return bad("may have only letters, digits, '.', '_' and '-'");
+    }
+    if !text.as_bytes()[0].is_ascii_alphabetic() {
+        return bad("must start with a letter");
+    }
+    // The kernel's /proc/sys/net/ipv4/conf has directories of these names.
+    if matches!(text, "lo" | "all" | "default") {
+        return bad("is a name that the kernel uses itself");
     }
     Ok(())
 }
@@ -278,6 +301,16 @@ mod tests {
         assert!(read("99999999999T").is_err());
         assert!(read("").is_err());
         assert!(read("-1").is_err());
+    }
+
+    #[test]
+    fn an_interface_in_a_guest_has_a_name_that_nothing_has_to_quote() {
+        for good in ["net0", "eth0.100", "br-lan", "a"] {
+            assert!(good.parse::<NicName>().is_ok(), "{good}");
+        }
+        for bad in ["", "0net", "net 0", "net$0", "net0:1", "netäöü", "lo", "all", "sixteen-letters-"] {
+            assert!(bad.parse::<NicName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["profile", "render", "ce", "--diff", "--tree", tree]));
     told(&printed(&site, &["status"]));
     told(&printed(&site, &["limit", "ce"]));
+    told(&printed(&site, &["clone", "ui", "ui2"]));
     let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
     let task = TaskState { name: "t".to_owned(), about: "do it".to_owned(), state: State::ByHand };
     let compiled = Compiled { tasks: vec![task], ..Compiled::default() };

@@ -116,6 +116,15 @@ fn table(site: &Site) -> String {
     let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let (guests, networks) = (plural(site.guests.len(), "guest"), plural(site.networks.len(), "network"));
     let rehearsed = if site.rehearsed() { ", rehearsed" } else { "" };
+    for guest in &site.guests {
+        for nic in guest.further_cards() {
+            let _ = writeln!(
+                text,
+                "{}: '{}' is a second card: disks are personalised for it, but gridgate itself runs no such guest",
+                guest.name, nic.name
+            );
+        }
+    }
     let _ = writeln!(text, "site '{}' is good: {guests}, {networks}{rehearsed}", site.name);
     text
 }

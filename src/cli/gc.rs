@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::{Context, Exit};
+use super::{Context, Exit, clone};
 use crate::console::client;
 use crate::console::record::RunRecord;
 use crate::host::cgroups::Tree;
@@ -13,6 +13,7 @@ use crate::host::files::Files;
 use crate::image::store;
 use crate::names::GuestName;
 use crate::network;
+use crate::remote;
 use crate::service::{self, direct};
 
 /// Find and free what a killed command left
@@ -39,6 +40,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mut freed: Vec<Result<()>> = Vec::new();
 
     let mut files = store::leftovers(host, paths)?;
+    files.extend(remote::leftovers());
+    files.extend(clone::leftovers());
     for dir in [paths.state.clone(), paths.state.join("keys"), paths.state.join("kernels"), paths.run.clone()]
     {
         files.extend(host.abandoned(&dir)?);

@@ -1,6 +1,7 @@
 //! `gridgate hosted`: what `--host` runs on the other box.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -17,6 +18,9 @@ pub struct Args {
     /// The command reads what the other end reads
     #[arg(long, conflicts_with = "terminal")]
     input: bool,
+    /// The other end is gone if it says nothing for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = remote::SILENCE.as_secs())]
+    silence: u64,
     /// A variable for the command, encoded
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<OsString>,
@@ -40,6 +44,6 @@ pub fn run(args: &Args) -> Result<u8> {
         let program = env.iter().fold(program, |program, (name, value)| program.env(name, value));
         return Err(become_program(None, &program));
     }
-    let status = remote::run_here(&exe, &words, &env, args.input)?;
+    let status = remote::run_here(&exe, &words, &env, args.input, Duration::from_secs(args.silence))?;
     Ok(u8::try_from(status).unwrap_or(1))
 }

@@ -2,6 +2,7 @@
 //! definitions.
 
 pub mod check;
+pub mod clone;
 pub mod console;
 pub mod doctor;
 pub mod down;
@@ -109,6 +110,7 @@ pub enum Command {
     Plan(up::PlanArgs),
     Up(up::Args),
     Down(down::Args),
+    Clone(clone::Args),
     Status(status::Args),
     Start(lifecycle::StartArgs),
     Stop(lifecycle::StopArgs),
@@ -359,6 +361,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
         Command::Plan(args) => up::plan(args, &context),
         Command::Up(args) => up::run(args, &context),
         Command::Down(args) => down::run(args, &context),
+        Command::Clone(args) => clone::run(args, &context),
         Command::Status(args) => status::run(args, &context),
         Command::Start(args) => lifecycle::start(args, &context),
         Command::Stop(args) => lifecycle::stop(args, &context),
@@ -431,6 +434,7 @@ mod tests {
             "up",
             "up --desired",
             "down --purge ce",
+            "clone ui wn2 --role wn --set memory=1G --new-disk",
             "status",
             "start ce",
             "stop ce",

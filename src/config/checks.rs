@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::interface::{BondMode, Route};
 use super::site::{BackendChoice, NetworkMode, ReadyCheck};
 use super::supervision::{self, RestartWhen};
-use crate::names::{BadName, GuestName, IfName, ImageName, MacAddr};
+use crate::names::{BadName, GuestName, IfName, ImageName, MacAddr, NicName};
 
 type Checked = Result<(), String>;
 
@@ -63,6 +64,44 @@ pub(super) fn split_address(text: &str) -> Option<(IpAddr, Option<u8>)> {
         return Some((net.addr(), Some(net.prefix_len())));
     }
     Some((text.parse().ok()?, None))
+}
+
+/// An address with the length of its network's prefix.
+pub(super) fn net(text: &str) -> Checked {
+    match split_address(text) {
+        Some((_, Some(_))) => Ok(()),
+        Some((_, None)) => Err("has no prefix, such as /24".to_owned()),
+        None => Err("is not an address".to_owned()),
+    }
+}
+
+pub(super) fn net_v6(text: &str) -> Checked {
+    net(text)?;
+    match split_address(text) {
+        Some((IpAddr::V6(_), _)) => Ok(()),
+        _ => Err("is not an IPv6 address".to_owned()),
+    }
+}
+
+pub(super) fn address_v6(text: &str) -> Checked {
+    text.parse::<std::net::Ipv6Addr>().map(drop).map_err(|_| "is not an IPv6 address".to_owned())
+}
+
+pub(super) fn route(text: &str) -> Checked {
+    text.parse::<Route>().map(drop).map_err(reason)
+}
+
+/// An interface of a guest.
+pub(super) fn nic(text: &str) -> Checked {
+    text.parse::<NicName>().map(drop).map_err(reason)
+}
+
+pub(super) fn bond_mode(text: &str) -> Checked {
+    if BondMode::ALL.iter().any(|mode| mode.name() == text) {
+        return Ok(());
+    }
+    let modes: Vec<&str> = BondMode::ALL.iter().map(|mode| mode.name()).collect();
+    Err(format!("is not a mode; {} are", modes.join(", ")))
 }
 
 pub(super) fn subnet(text: &str) -> Checked {

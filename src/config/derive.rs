@@ -8,7 +8,7 @@ use super::guest::Draft;
 use super::network::{NamedNetwork, broadcast};
 use super::problem::Problems;
 use super::site::NetworkMode;
-use crate::names::{GuestName, MacAddr, SiteName};
+use crate::names::{GuestName, MacAddr, NicName, SiteName};
 
 /// Gives an address to each guest that has none: in the order of names, the first of its network that is nobody's. The
 /// gateway of a network that the host itself serves is found the same way, before them.
@@ -96,13 +96,32 @@ pub fn macs(drafts: &mut [Draft<'_>], site: &SiteName, explain: &mut Explain) {
     }
 }
 
-/// 52:54:00 is the locally administered range that QEMU and libvirt use, too: administrators know it as "a guest".
+/// Gives a hardware address to a further card, that nobody has yet.
+pub fn further_mac(
+    site: &SiteName,
+    guest: &GuestName,
+    nic: &NicName,
+    taken: &mut BTreeSet<MacAddr>,
+) -> Option<MacAddr> {
+    (0..)
+        .map(|attempt| hashed(&[site.as_str(), guest.as_str(), nic.as_str()], attempt))
+        .find(|mac| taken.insert(*mac))
+}
+
 fn mac(site: &SiteName, guest: &GuestName, attempt: u32) -> MacAddr {
+    hashed(&[site.as_str(), guest.as_str()], attempt)
+}
+
+/// 52:54:00 is the locally administered range that QEMU and libvirt use, too: administrators know it as "a guest".
+fn hashed(names: &[&str], attempt: u32) -> MacAddr {
     let mut hash = blake3::Hasher::new_derive_key("gridgate 2025 hardware address of a guest");
-    hash.update(site.as_str().as_bytes())
-        .update(b"\0")
-        .update(guest.as_str().as_bytes())
-        .update(&attempt.to_be_bytes());
+    for (number, name) in names.iter().enumerate() {
+        if number > 0 {
+            hash.update(b"\0");
+        }
+        hash.update(name.as_bytes());
+    }
+    hash.update(&attempt.to_be_bytes());
     let hash = hash.finalize();
     let [d, e, f, ..] = *hash.as_bytes();
     MacAddr([0x52, 0x54, 0x00, d, e, f])

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::checks;
 use super::explain::Explain;
+use super::interface::Interface;
 use super::keys;
 use super::layers::Layers;
 use super::limits::{Limit, Limits};
@@ -19,7 +20,7 @@ use super::site::{Guest, Network, ReadyCheck};
 use super::suggest;
 use super::supervision::{self, RestartPolicy, RestartWhen, StopRung, StopStep, Supervision};
 use super::templates::Templates;
-use super::tree::{Entry, Table};
+use super::tree::Table;
 use super::variables;
 use crate::names::{GuestName, MacAddr};
 
@@ -51,6 +52,14 @@ pub struct Draft<'a> {
     pub address: Option<IpAddr>,
     /// Its hardware address, once said or derived.
     pub mac: Option<MacAddr>,
+    /// All its interfaces, once read.
+    pub interfaces: Vec<Interface>,
+    /// Domains that names are completed with.
+    pub search: Vec<String>,
+    /// Its place in a group that is counted up, from 1.
+    pub number: Option<i64>,
+    /// What the command line sets for it alone.
+    single: Option<&'a Table>,
     /// Whom it waits for.
     pub after: Vec<GuestName>,
     /// Whom it waits for and pulls in.
@@ -149,12 +158,14 @@ impl<'a> Workshop<'_, 'a> {
                     let (scope, layers) = (format!("{scope}{}.", key.name), layers.inner(key.name));
                     inner.iter().for_each(|key| explain.layered(&scope, key.name, &layers));
                 }
+                Shape::Named(_, inner) => explain_named(explain, &scope, key.name, inner, layers),
                 _ => explain.layered(&scope, key.name, layers),
             }
         }
         if layers.pick("role").is_none() {
             explain.derived(&scope, "role", &format!("{role:?}"), "the file's name");
         }
+        let single = self.overrides.guest(name.as_str());
         let mut draft = Draft {
             name,
             stem: &file.stem,
@@ -163,6 +174,10 @@ impl<'a> Workshop<'_, 'a> {
             network: None,
             address: None,
             mac: None,
+            interfaces: Vec::new(),
+            search: self.search(layers),
+            number,
+            single,
             after: Vec::new(),
             needs: Vec::new(),
             fqdn: String::new(),
@@ -170,19 +185,14 @@ impl<'a> Workshop<'_, 'a> {
             start: &file.start,
         };
         draft.network = self.network(&draft, explain, problems);
-        // What stands for the whole group counts up; what is set for one of them does not.
-        let step = |key: &str| match (number, layers.pick(key)) {
-            (Some(number), Some(entry)) if !self.is_single(&draft.name, key, entry) => Some(number),
-            _ => None,
-        };
         if let Some((address, _)) =
             layers.pick("address").and_then(|e| checks::split_address(e.value.text()?))
         {
-            draft.address = plus(address, step("address").unwrap_or(1) - 1);
+            draft.address = plus(address, draft.step("address").unwrap_or(1) - 1);
             if draft.address.is_none() {
                 let message = format!("counting up from {address} leaves the address space");
                 problems.add(draft.place("address"), message, "start lower");
-            } else if step("address").is_some() {
+            } else if draft.step("address").is_some() {
                 let counted = draft.address.map(|a| format!("\"{a}\"")).unwrap_or_default();
                 explain.derived(
                     &scope,
@@ -193,25 +203,26 @@ impl<'a> Workshop<'_, 'a> {
             }
         }
         if let Some(mac) = layers.pick("mac").and_then(|e| e.value.text()?.parse::<MacAddr>().ok()) {
-            draft.mac = counted_mac(mac, step("mac").unwrap_or(1) - 1);
+            draft.mac = counted_mac(mac, draft.step("mac").unwrap_or(1) - 1);
             if draft.mac.is_none() {
                 problems.add(
                     draft.place("mac"),
                     format!("counting up from {mac} leaves its last three bytes"),
                     "",
                 );
-            } else if step("mac").is_some() {
+            } else if draft.step("mac").is_some() {
                 let counted = draft.mac.map(|a| format!("\"{a}\"")).unwrap_or_default();
                 explain.derived(&scope, "mac", &counted, &format!("{}, counting up", draft.place("mac")));
             }
         }
-        draft.fqdn = self.fqdn(&draft, step("hostname"), explain, problems);
+        draft.fqdn = self.fqdn(&draft, draft.step("hostname"), explain, problems);
         Some(draft)
     }
 
-    /// Whether the entry comes from `--set` for this very guest of a counted group.
-    fn is_single(&self, name: &GuestName, key: &str, entry: &Entry) -> bool {
-        self.overrides.guest(name.as_str()).and_then(|t| t.get(key)).is_some_and(|e| std::ptr::eq(e, entry))
+    fn search(&self, layers: &Layers<'_>) -> Vec<String> {
+        let own = || Some(self.domain.to_owned()).into_iter().filter(|domain| !domain.is_empty()).collect();
+        let said = layers.pick("search").map(|entry| entry.value.texts());
+        said.map_or_else(own, |said| said.into_iter().map(|(text, _)| text.to_owned()).collect())
     }
 
     fn network(&self, draft: &Draft<'_>, explain: &mut Explain, problems: &mut Problems) -> Option<usize> {
@@ -278,6 +289,14 @@ impl<'a> Workshop<'_, 'a> {
 }
 
 impl Draft<'_> {
+    /// The guest's place in its group where the key counts up: what stands for the whole group does, what `--set` says of
+    /// one of them does not.
+    pub fn step(&self, key: &str) -> Option<i64> {
+        let entry = self.layers.pick(key)?;
+        let own = self.single.and_then(|table| table.get(key));
+        self.number.filter(|_| !own.is_some_and(|own| std::ptr::eq(own, entry)))
+    }
+
     /// Where to point to when a value is wrong: at the value, or at the file if the value is not the site's own.
     pub fn place(&self, key: &str) -> &Origin {
         match self.layers.pick(key).map(|e| &e.value.origin) {
@@ -332,6 +351,8 @@ impl Draft<'_> {
             prefix: network.subnet.prefix_len(),
             gateway: self.own_gateway().or(network.gateway),
             mac: self.mac?,
+            interfaces: self.interfaces.clone(),
+            search: self.search.clone(),
             ready: ready.chain(ready_command).collect::<Option<Vec<_>>>()?,
             ready_timeout: pick("ready_timeout")?.span()?,
             stop_timeout,
@@ -389,8 +410,22 @@ impl Draft<'_> {
     }
 }
 
+fn explain_named(
+    explain: &mut Explain,
+    scope: &str,
+    table: &str,
+    keys: &'static [keys::Key],
+    layers: &Layers<'_>,
+) {
+    let layers = layers.inner(table);
+    for name in layers.names() {
+        let (scope, layers) = (format!("{scope}{table}.{name}."), layers.inner(name));
+        keys.iter().for_each(|key| explain.layered(&scope, key.name, &layers));
+    }
+}
+
 /// The address so many further on.
-fn plus(address: IpAddr, steps: i64) -> Option<IpAddr> {
+pub fn plus(address: IpAddr, steps: i64) -> Option<IpAddr> {
     match address {
         IpAddr::V4(v4) => {
             v4.to_bits().checked_add(u32::try_from(steps).ok()?).map(|bits| IpAddr::V4(bits.into()))
@@ -402,7 +437,7 @@ fn plus(address: IpAddr, steps: i64) -> Option<IpAddr> {
 }
 
 /// The hardware address so many further on; the maker's first three bytes stay.
-fn counted_mac(MacAddr([a, b, c, d, e, f]): MacAddr, steps: i64) -> Option<MacAddr> {
+pub fn counted_mac(MacAddr([a, b, c, d, e, f]): MacAddr, steps: i64) -> Option<MacAddr> {
     let low = u32::from_be_bytes([0, d, e, f]).checked_add(u32::try_from(steps).ok()?)?;
     let [over, d, e, f] = low.to_be_bytes();
     (over == 0).then_some(MacAddr([a, b, c, d, e, f]))

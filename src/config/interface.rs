@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::site::Guest;
-use crate::names::{IfName, MacAddr};
+use crate::names::{BadName, MacAddr, NicName};
 
 /// One network interface inside a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interface {
     /// What it is called inside the guest, whatever runs the guest.
-    pub name: IfName,
+    pub name: NicName,
     /// What it is made of.
     pub kind: InterfaceKind,
     /// Its hardware address; of an Ethernet interface also what it is known by.
@@ -38,17 +37,69 @@ pub enum InterfaceKind {
     /// Tagged packets of another interface (IEEE 802.1Q).
     Vlan {
         /// The other interface.
-        parent: IfName,
+        parent: NicName,
         /// 1 to 4094.
         id: u16,
     },
     /// Several interfaces as one (the kernel's bonding driver).
     Bond {
         /// Its interfaces.
-        members: Vec<IfName>,
-        /// As the kernel calls it: `active-backup`, `802.3ad`, ...
-        mode: String,
+        members: Vec<NicName>,
+        /// How they share the work.
+        mode: BondMode,
     },
+}
+
+/// How the interfaces of a bond share the work (the kernel's Documentation/networking/bonding.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BondMode {
+    /// One after the other.
+    RoundRobin,
+    /// One works, the others wait for its end.
+    #[default]
+    ActiveBackup,
+    /// Chosen by a hash of the addresses.
+    Xor,
+    /// All send everything.
+    Broadcast,
+    /// IEEE 802.3ad: agreed with the switch.
+    Lacp,
+    /// By load when sending.
+    TransmitLoad,
+    /// By load in both directions.
+    AdaptiveLoad,
+}
+
+impl BondMode {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::RoundRobin,
+        Self::ActiveBackup,
+        Self::Xor,
+        Self::Broadcast,
+        Self::Lacp,
+        Self::TransmitLoad,
+        Self::AdaptiveLoad,
+    ];
+
+    /// As the kernel calls it, and with it every kind of network configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "balance-rr",
+            Self::ActiveBackup => "active-backup",
+            Self::Xor => "balance-xor",
+            Self::Broadcast => "broadcast",
+            Self::Lacp => "802.3ad",
+            Self::TransmitLoad => "balance-tlb",
+            Self::AdaptiveLoad => "balance-alb",
+        }
+    }
+}
+
+impl Serialize for BondMode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// Which families' addresses are asked for.
@@ -75,23 +126,91 @@ pub struct Route {
 /// `enp0s2` or `eth0`.
 pub const FIRST_INTERFACE: &str = "net0";
 
-impl Guest {
-    /// Its interfaces, the first one first.
-    pub fn interfaces(&self) -> Vec<Interface> {
-        #[expect(clippy::expect_used, reason = "both come from checked values")]
-        let (name, address) = (
-            FIRST_INTERFACE.parse().expect("it is a name"),
-            IpNet::new(self.address, self.prefix).expect("checked when the site was read"),
-        );
-        vec![Interface {
+impl Interface {
+    /// A card, nothing said of it yet.
+    pub fn card(name: NicName, mac: Option<MacAddr>) -> Self {
+        Self {
             name,
             kind: InterfaceKind::Ethernet,
-            mac: Some(self.mac),
-            addresses: vec![address],
-            gateways: self.gateway.into_iter().collect(),
+            mac,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
             automatic: Automatic::default(),
             routes: Vec::new(),
             mtu: None,
-        }]
+        }
+    }
+
+    /// The card that every guest has.
+    pub fn first(mac: MacAddr, address: IpNet, gateway: Option<IpAddr>) -> Self {
+        #[expect(clippy::expect_used, reason = "the text is right here")]
+        let name = FIRST_INTERFACE.parse().expect("it is a name");
+        let gateways = gateway.into_iter().collect();
+        Self { addresses: vec![address], gateways, ..Self::card(name, Some(mac)) }
+    }
+}
+
+/// `10.0.0.0/8 via 10.77.0.254 metric 50`, as ip(8) has it; `via` and `metric` may be missing.
+impl std::str::FromStr for Route {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let bad = |why: &str| BadName(why.to_owned());
+        let mut words = text.split_whitespace();
+        let to = words.next().and_then(|to| to.parse::<IpNet>().ok());
+        let to = to.ok_or_else(|| bad("does not begin with a network such as 10.0.0.0/8"))?;
+        if to.trunc() != to {
+            return Err(BadName(format!(
+                "begins with an address within a network; the network is {}",
+                to.trunc()
+            )));
+        }
+        if to.prefix_len() == 0 {
+            return Err(bad("is the default route, which is the gateway"));
+        }
+        let mut route = Self { to, via: None, metric: None };
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or_else(|| BadName(format!("has nothing behind '{word}'")))?;
+            match word {
+                "via" if route.via.is_none() => {
+                    let via = value.parse::<IpAddr>().map_err(|_| bad("has no address behind 'via'"))?;
+                    route.via = Some(via);
+                }
+                "metric" if route.metric.is_none() => {
+                    let metric = value.parse().map_err(|_| bad("has no number behind 'metric'"))?;
+                    route.metric = Some(metric);
+                }
+                _ => return Err(bad("is not NETWORK via ADDRESS metric NUMBER")),
+            }
+        }
+        if route.via.is_some_and(|via| via.is_ipv4() != to.addr().is_ipv4()) {
+            return Err(bad("mixes IPv4 and IPv6"));
+        }
+        Ok(route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_route_is_read_as_ip_has_it() {
+        let route: Route = "10.0.0.0/8 via 10.77.0.254 metric 50".parse().unwrap();
+        assert_eq!(route.to.to_string(), "10.0.0.0/8");
+        assert_eq!((route.via, route.metric), (Some("10.77.0.254".parse().unwrap()), Some(50)));
+        assert_eq!("10.0.0.0/8".parse::<Route>().unwrap().via, None);
+        for bad in
+            ["", "10.0.0.1/8", "0.0.0.0/0 via 10.0.0.1", "10.0.0.0/8 via", "10.0.0.0/8 via ::1", "::/8 x y"]
+        {
+            assert!(bad.parse::<Route>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_route_or_refused(text in "(10\\.0\\.0\\.0/8|via|metric|::1|[0-9]{1,3}| |\\PC){0,8}") {
+            let _ = text.parse::<Route>();
+        }
     }
 }

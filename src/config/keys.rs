@@ -46,7 +46,7 @@ pub const fn key(
 }
 
 use Scope::{Defaults, Guest, Template};
-use Shape::{Amount, Flag, Free, Integer, Keys, Size, Span, Table, Text, Texts};
+use Shape::{Amount, Flag, Free, Integer, Keys, Named, Size, Span, Table, Text, Texts};
 
 /// Keys of a guest's file, of templates and of the site's `[defaults]`.
 pub const GUEST: &[Key] = &[
@@ -65,6 +65,27 @@ pub const GUEST: &[Key] = &[
     key("prefix", &["PREFIX"], Integer(1, 126), "24", Defaults),
     key("gateway", &["GATEWAY"], Text(checks::address), "\"10.77.0.1\"", Defaults),
     key("mac", &["HWADDR", "MACADDR"], Text(checks::mac), "\"52:54:00:12:34:56\"", Guest),
+    key("ipv6", &["IPV6ADDR"], Text(checks::net_v6), "\"2001:db8:77::10/64\"", Guest),
+    key("ipv6_gateway", &["IPV6_DEFAULTGW"], Text(checks::address_v6), "\"2001:db8:77::1\"", Defaults),
+    key("addresses", &["ADDRESSES"], Texts(Parted::Words, checks::net), "[\"10.77.0.110/24\"]", Guest),
+    key("dhcp", &["DHCP"], Flag, "true", Defaults),
+    key("ipv6_auto", &["IPV6_AUTOCONF"], Flag, "true", Defaults),
+    key("mtu", &["MTU"], Integer(68, 65535), "1500", Defaults),
+    key(
+        "routes",
+        &["ROUTES"],
+        Texts(Parted::Lines, checks::route),
+        "[\"10.0.0.0/8 via 10.77.0.254\"]",
+        Defaults,
+    ),
+    key("search", &["SEARCH"], Texts(Parted::Words, checks::domain), "[\"grid.example.org\"]", Defaults),
+    key(
+        "interface",
+        &[],
+        Named(checks::nic, INTERFACE),
+        "{ net1 = { vlan = 100, address = \"192.168.100.10/24\" } }",
+        Template,
+    ),
     key("after", &["AFTER"], Texts(Parted::Words, checks::dependency), "[\"ce\", \"se\"]", Defaults),
     key("needs", &["NEEDS"], Texts(Parted::Words, checks::dependency), "[\"se\"]", Defaults),
     key("ready", &["READY"], Texts(Parted::Words, checks::ready), "[\"login\", \"tcp:22\"]", Defaults),
@@ -115,6 +136,32 @@ pub const LIMITS: &[Key] = &[
     key("disk_write_ops", &["LIMIT_DISK_WRITE_OPS"], Amount(Limit::DiskWriteOps), "100", Defaults),
     key("net_in", &["LIMIT_NET_IN"], Amount(Limit::NetIn), "\"10M\"", Defaults),
     key("net_out", &["LIMIT_NET_OUT"], Amount(Limit::NetOut), "\"10M\"", Defaults),
+];
+
+/// Keys of `[interface.NAME]` in a guest's file and in templates; as shell variables they have a number behind them:
+/// `VLAN1` is of the interface `net1`.
+pub const INTERFACE: &[Key] = &[
+    key("vlan", &["VLAN", "VLAN_ID"], Integer(1, 4094), "100", Template),
+    key("parent", &["PHYSDEV"], Text(checks::nic), "\"net0\"", Template),
+    key("bond", &["BOND"], Texts(Parted::Words, checks::nic), "[\"net0\", \"net1\"]", Template),
+    key("bond_mode", &["BOND_MODE"], Text(checks::bond_mode), "\"active-backup\"", Template),
+    key("address", &["IPADDR"], Text(checks::address_or_net), "\"192.168.100.10/24\"", Guest),
+    key("prefix", &["PREFIX"], Integer(0, 128), "24", Template),
+    key("gateway", &["GATEWAY"], Text(checks::address), "\"192.168.100.1\"", Template),
+    key("mac", &["HWADDR", "MACADDR"], Text(checks::mac), "\"52:54:00:12:34:57\"", Guest),
+    key("ipv6", &["IPV6ADDR"], Text(checks::net_v6), "\"2001:db8:100::10/64\"", Guest),
+    key("ipv6_gateway", &["IPV6_DEFAULTGW"], Text(checks::address_v6), "\"2001:db8:100::1\"", Template),
+    key("addresses", &["ADDRESSES"], Texts(Parted::Words, checks::net), "[\"192.168.100.11/24\"]", Guest),
+    key("dhcp", &["DHCP"], Flag, "true", Template),
+    key("ipv6_auto", &["IPV6_AUTOCONF"], Flag, "true", Template),
+    key("mtu", &["MTU"], Integer(68, 65535), "1500", Template),
+    key(
+        "routes",
+        &["ROUTES"],
+        Texts(Parted::Lines, checks::route),
+        "[\"10.0.0.0/8 via 192.168.100.1\"]",
+        Template,
+    ),
 ];
 
 /// Keys of the site file.
@@ -171,6 +218,16 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("quota", "cpu"),
     ("weight", "cpu_weight"),
     ("tasks", "pids"),
+    ("interfaces", "interface"),
+    ("vlan_id", "vlan"),
+    ("physdev", "parent"),
+    ("link", "parent"),
+    ("mode", "bond_mode"),
+    ("members", "bond"),
+    ("ip6", "ipv6"),
+    ("gateway6", "ipv6_gateway"),
+    ("dhcp4", "dhcp"),
+    ("accept_ra", "ipv6_auto"),
 ];
 
 /// The key of that name.

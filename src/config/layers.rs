@@ -21,4 +21,15 @@ impl<'a> Layers<'a> {
     pub fn inner(&self, key: &str) -> Layers<'a> {
         Layers(self.0.iter().filter_map(|table| table.table(key)).collect())
     }
+
+    /// All keys, in the order in which they first stand.
+    pub fn names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for entry in self.0.iter().flat_map(|table| &table.entries) {
+            if !names.contains(&entry.key.as_str()) {
+                names.push(&entry.key);
+            }
+        }
+        names
+    }
 }

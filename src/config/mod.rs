@@ -12,6 +12,7 @@
 //!                               site::Site           (or all Problems at once)
 //! ```
 
+pub mod clone;
 pub mod example;
 pub mod explain;
 pub mod interface;
@@ -23,12 +24,15 @@ pub mod shell;
 pub mod site;
 pub mod supervision;
 pub mod variables;
+mod wiring;
 
 mod checks;
 mod cross;
 mod derive;
 pub(crate) mod directory;
+mod edit;
 mod guest;
+mod interfaces;
 pub(crate) mod keys;
 mod layers;
 mod network;
@@ -164,6 +168,7 @@ fn read(
     derive::addresses(&mut drafts, &mut networks, &values.dns, explain, problems);
     if let Some(name) = &values.name {
         derive::macs(&mut drafts, name, explain);
+        interfaces::read(&mut drafts, &networks, name, explain, problems);
     }
     order::resolve(&mut drafts, &stems, problems);
     cross::each(&drafts, &networks, &known(dir, options), problems);

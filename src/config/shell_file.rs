@@ -5,6 +5,7 @@
 //! | `SITE_NAME=`, `DOMAIN=`, ... | `name`, `domain`, ... |
 //! | `DEFAULT_MEMORY=`, ... | `[defaults] memory`, ... |
 //! | `LIMIT_CPU=`, ... | `[limits] cpu`, ... of a guest |
+//! | `IPADDR1=`, `VLAN1=`, ... | `[interface.net1] address`, `vlan`, ... of a guest |
 //! | `VAR_QUEUE=`, ... | `[variables] queue`, ... |
 //! | `NETWORK_SUBNET=`, ... | `[networks.lan] subnet`, ... |
 //! | `NETWORK_DMZ_SUBNET=`, ... | `[networks.dmz] subnet`, ... |
@@ -108,6 +109,9 @@ fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, 
     if let Some(own) = name.strip_prefix("VAR_") {
         return profile_variable(text, variable, own, table, problems);
     }
+    if let Some((number, rest)) = numbered(name) {
+        return interface_value(text, variable, number, rest, table, problems);
+    }
     let (target, entry) = match keys::find_variable(keys::LIMITS, name) {
         Some(key) => {
             let origin = text.origin(variable.name_at);
@@ -116,6 +120,36 @@ fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, 
         None => (Some(table), guest_entry(text, variable, name, problems)),
     };
     if let (Some(target), Some(entry)) = (target, entry) {
+        repeated(target, &entry, problems);
+        target.set(entry);
+    }
+}
+
+/// `IPADDR1` is the variable `IPADDR` of the interface `net1`.
+fn numbered(name: &str) -> Option<(&str, &str)> {
+    let rest = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = &name[rest.len()..];
+    let known = rest == "NETMASK" || keys::find_variable(keys::INTERFACE, rest).is_some();
+    let counts = (1..=2).contains(&number.len()) && !number.starts_with('0');
+    (known && counts).then_some((number, rest))
+}
+
+fn interface_value(
+    text: &Text,
+    variable: &Variable,
+    number: &str,
+    name: &str,
+    table: &mut Table,
+    problems: &mut Problems,
+) {
+    let origin = text.origin(variable.name_at);
+    let entry = match keys::find_variable(keys::INTERFACE, name) {
+        Some(key) => entry(text, variable, key, problems),
+        None => netmask(text, variable, problems),
+    };
+    let interfaces = table.table_mut("interface", &origin);
+    let interface = interfaces.and_then(|table| table.table_mut(&format!("net{number}"), &origin));
+    if let (Some(target), Some(entry)) = (interface, entry) {
         repeated(target, &entry, problems);
         target.set(entry);
     }
@@ -148,16 +182,17 @@ fn guest_entry(text: &Text, variable: &Variable, name: &str, problems: &mut Prob
     }
     let hint = match keys::other_name(keys::GUEST, name) {
         Some(key) => format!("it is called '{}' here", key.variables[0]),
-        None if matches!(
-            name,
-            "DEVICE" | "BOOTPROTO" | "NM_CONTROLLED" | "TYPE" | "USERCTL" | "IPV6INIT"
-        ) =>
-        {
+        None if matches!(name, "BOOTPROTO") => "DHCP=yes has the guest ask for an address".to_owned(),
+        None if keys::find_variable(keys::INTERFACE, name).is_some() => {
+            format!("it is of a further interface and has its number behind it: {name}1")
+        }
+        None if matches!(name, "DEVICE" | "NM_CONTROLLED" | "TYPE" | "USERCTL" | "IPV6INIT") => {
             "a guest's interface needs no such setting; take the line away".to_owned()
         }
         None => {
             let known = keys::GUEST.iter().chain(keys::LIMITS).flat_map(|k| k.variables);
-            let known = known.copied().chain(["NETMASK"]);
+            let further = keys::INTERFACE.iter().flat_map(|k| k.variables);
+            let known = known.chain(further).copied().chain(["NETMASK"]);
             suggest::hint(name, known, "known variables")
         }
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::interface::{FIRST_INTERFACE, Interface, InterfaceKind};
 use super::limits::Limits;
 use super::supervision::Supervision;
 use super::variables::{Feature, Variables};
@@ -144,6 +145,10 @@ pub struct Guest {
     pub gateway: Option<IpAddr>,
     /// Hardware address of its interface.
     pub mac: MacAddr,
+    /// All its interfaces, the first one first, which the four before are of.
+    pub interfaces: Vec<Interface>,
+    /// Domains that names are completed with.
+    pub search: Vec<String>,
     /// Guests that, if they are started too, must be ready before this one is started.
     pub after: Vec<GuestName>,
     /// As `after`, and they are started with this one.
@@ -175,6 +180,14 @@ pub struct Guest {
     pub variables: Variables,
     /// Features that it has beside those of its profile.
     pub features: Vec<Feature>,
+}
+
+impl Guest {
+    /// Cards beside the first one, which whoever runs the guest must plug in, too.
+    pub fn further_cards(&self) -> Vec<&Interface> {
+        let cards = self.interfaces.iter().filter(|nic| nic.kind == InterfaceKind::Ethernet);
+        cards.filter(|nic| nic.name.as_str() != FIRST_INTERFACE).collect()
+    }
 }
 
 fn milliseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

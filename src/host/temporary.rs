@@ -2,6 +2,8 @@
 //! what is still being written.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// The process that makes something: its id and the kernel's clock tick of its start, since ids are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,27 @@ impl Maker {
 
 const MARK: &str = ".making-";
 
+/// Directories of that kind which killed commands of this user have left in a directory that others may use too.
+pub fn left(dir: &Path, what: &str) -> Vec<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let dead = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Maker::of(&name).is_some_and(|(kind, by)| kind == what && !by.is_alive())
+    };
+    let ours =
+        |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| dead(path) && ours(path)).collect()
+}
+
+/// Removes what [`left`] finds.
+pub fn sweep(dir: &Path, what: &str) {
+    for path in left(dir, what) {
+        // The next command tries again.
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
 /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)); the second field may hold any byte, so fields are counted from its
 /// last parenthesis.
 fn start_ticks(pid: u32) -> Option<u64> {
@@ -69,6 +92,21 @@ mod tests {
     fn a_program_with_a_parenthesis_in_its_name_is_still_read() {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 0";
         assert_eq!(parse_start_ticks(stat), Some(4242));
+    }
+
+    #[test]
+    fn what_a_killed_command_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dead, alive) = (".thing.making-4194304-1", Maker::this().name("thing"));
+        for name in [dead, &alive, "thing", ".other.making-4194304-1"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("s"), "").unwrap();
+        }
+        sweep(dir.path(), "thing");
+        assert!(!dir.path().join(dead).exists());
+        for name in [alive.as_str(), "thing", ".other.making-4194304-1"] {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
     }
 
     proptest! {

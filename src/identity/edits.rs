@@ -19,8 +19,7 @@ use crate::identity::{ids, network, ssh};
 /// types in `keys`, as far as the identity has them.
 pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree, keys: &[KeyType]) -> Result<Vec<Edit>> {
     let mut edits = names::edits(identity, found, tree)?;
-    edits.push(Edit::text("/etc/resolv.conf", resolv_conf(identity)));
-    edits.extend(network::edits(identity, found));
+    edits.extend(network::render(identity, &found.network).edits);
     if !identity.ntp.is_empty() {
         let servers = identity.ntp.join(" ");
         edits.push(Edit::text(
@@ -37,32 +36,16 @@ pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree, keys: &[KeyTyp
 /// personalised with, the disk is behind. (Hexadecimal BLAKE3; what was drawn for the guest does not change.)
 pub fn digest(site: &Site, guest: &Guest) -> String {
     let identity = Identity::of(site, guest, Assigned::nothing(), "");
-    let (hosts, resolv_conf) = (hosts(&identity), resolv_conf(&identity));
-    let mut text = format!("1\n{hosts}\n{resolv_conf}\n{}\n", identity.ntp.join(" "));
-    for edit in network::edits(&identity, &Found { ifupdown: true, ..Found::default() }) {
-        let _ = writeln!(text, "{edit:?}");
-    }
+    let mut text = format!("2\n{}\n{}\n", hosts(&identity), identity.ntp.join(" "));
+    let _ = writeln!(text, "{:?} {:?} {:?}", identity.interfaces, identity.dns, identity.search);
     let _ = writeln!(text, "{}", site.admin_keys.join("\n"));
     blake3::hash(text.as_bytes()).to_hex().to_string()
-}
-
-fn resolv_conf(identity: &Identity) -> String {
-    let mut text = String::new();
-    if !identity.search.is_empty() {
-        let _ = writeln!(text, "search {}", identity.search.join(" "));
-    }
-    for server in &identity.dns {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    if identity.dns.is_empty() {
-        text.push_str("# the site has no name server; names come from /etc/hosts\n");
-    }
-    text
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::interface::Interface;
     use crate::config::site::{BackendChoice, Network, NetworkMode, ReadyCheck};
     use crate::host::root::Root;
     use crate::names::Bytes;
@@ -85,6 +68,12 @@ pub(crate) mod tests {
             prefix: 24,
             gateway: Some("10.77.0.1".parse().unwrap()),
             mac: format!("52:54:00:00:00:{last}").parse().unwrap(),
+            interfaces: vec![Interface::first(
+                format!("52:54:00:00:00:{last}").parse().unwrap(),
+                format!("10.77.0.{last}/24").parse().unwrap(),
+                Some("10.77.0.1".parse().unwrap()),
+            )],
+            search: vec!["example.org".to_owned()],
             after: Vec::new(),
             needs: Vec::new(),
             ready: vec![ReadyCheck::Login],

@@ -6,16 +6,13 @@ use anyhow::Result;
 
 use crate::host::root::Entry;
 use crate::host::tree::Tree;
+use crate::identity::network;
 
 /// What was found in a guest's filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
-    /// systemd-networkd is installed.
-    pub networkd: bool,
-    /// systemd-networkd comes up at boot.
-    pub networkd_enabled: bool,
-    /// ifupdown is installed.
-    pub ifupdown: bool,
+    /// What brings its network up.
+    pub network: network::found::Found,
     /// What it calls itself now: the first word of `/etc/hostname` without its domain.
     pub hostname: Option<String>,
     /// Its full name, as its own file of hosts or a host name with a domain has it.
@@ -31,7 +28,6 @@ pub struct Found {
 impl Found {
     /// Looks around.
     pub fn look(root: &dyn Tree) -> Result<Self> {
-        let there = |path: &str| -> Result<bool> { Ok(root.entry(Path::new(path))?.is_some()) };
         let machine_id = text(root, "/etc/machine-id")?.map(|id| id.trim().to_owned());
         let mut host_keys = Vec::new();
         for name in root.list(Path::new("/etc/ssh"))? {
@@ -40,21 +36,11 @@ impl Found {
                 host_keys.push(name);
             }
         }
-        let mut networkd = false;
-        for unit in ["/lib/systemd/system", "/usr/lib/systemd/system"] {
-            networkd = networkd || there(&format!("{unit}/systemd-networkd.service"))?;
-        }
-        let mut ifupdown = false;
-        for program in ["/sbin/ifup", "/usr/sbin/ifup"] {
-            ifupdown = ifupdown || there(program)?;
-        }
         let (hostname, fqdn) = names(root)?;
         Ok(Self {
             hostname,
             fqdn,
-            networkd,
-            networkd_enabled: networkd && enabled(root, "systemd-networkd.service")?,
-            ifupdown,
+            network: network::found::Found::look(root)?,
             machine_id,
             host_keys,
             own_dbus_id: matches!(
@@ -95,17 +81,4 @@ fn names(root: &dyn Tree) -> Result<(Option<String>, Option<String>)> {
     };
     let fqdn = hosts.lines().find_map(full);
     Ok((Some(hostname), fqdn))
-}
-
-/// Whether some target or unit wants the unit (`systemctl enable` links it there; systemd.unit(5)).
-fn enabled(root: &dyn Tree, unit: &str) -> Result<bool> {
-    let dir = Path::new("/etc/systemd/system");
-    for name in root.list(dir)? {
-        if name.extension().is_some_and(|e| e == "wants" || e == "requires")
-            && root.entry(&dir.join(&name).join(unit))?.is_some()
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

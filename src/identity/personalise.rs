@@ -14,6 +14,7 @@ use crate::host::tree::Tree;
 use crate::identity::edit::Edit;
 use crate::identity::edits::{digest, edits};
 use crate::identity::found::Found;
+use crate::identity::network::{self, Note};
 use crate::identity::wanted::Identity;
 use crate::identity::{assigned, filesystem, registry, ssh};
 use crate::names::GuestName;
@@ -43,6 +44,8 @@ impl Personalised {
 pub struct Personalisation {
     /// Paths inside the guest, in the order of the edits.
     pub changed: Vec<PathBuf>,
+    /// What whoever asked for it should know.
+    pub notes: Vec<Note>,
 }
 
 /// Makes the guest's disk the guest: its identity is drawn if it has none yet, the filesystem grows to the disk's size
@@ -80,6 +83,8 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
 pub struct Plan {
     /// In the order in which they are made.
     pub edits: Vec<Edit>,
+    /// What whoever asked for it should know.
+    pub notes: Vec<Note>,
     /// Whether the identity was given something new on the way that has to be kept before it is written anywhere.
     pub drawn: bool,
 }
@@ -95,12 +100,13 @@ impl Plan {
         if let Some(old) = uuid {
             edits.extend(filesystem::edits(tree, old, identity.assigned.filesystem_uuid)?);
         }
-        Ok(Self { edits, drawn })
+        let notes = network::render(identity, &found.network).notes;
+        Ok(Self { edits, notes, drawn })
     }
 
     /// Does it. What is so already is not touched.
     pub fn apply(&self, tree: &dyn Tree) -> Result<Personalisation> {
-        let mut done = Personalisation::default();
+        let mut done = Personalisation { changed: Vec::new(), notes: self.notes.clone() };
         for edit in &self.edits {
             if edit.apply(tree)? == Change::Changed {
                 done.changed.push(edit.path().to_owned());

@@ -26,6 +26,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
     })?;
     let engine = engine(guest, &facts.engines, image)?;
     enough_memory(guest, &engine)?;
+    one_card(guest)?;
     Ok(Spec {
         version: VERSION,
         guest: guest.name.clone(),
@@ -50,6 +51,24 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         supervision: guest.supervision.clone(),
         limits: guest.limits,
     })
+}
+
+/// Backends plug in one card: VLANs and bonds of it are the guest's own business, a second card would be missing.
+fn one_card(guest: &Guest) -> Result<(), Problem> {
+    let further = guest.further_cards();
+    if further.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = further.iter().map(|nic| nic.name.as_str()).collect();
+    Err(Problem::with_hint(
+        format!(
+            "guest '{}': gridgate plugs one card in, and '{}' is a further one",
+            guest.name,
+            names.join("', '")
+        ),
+        "make it a VLAN of the first one (vlan = 100), or leave this guest out of those to bring up; \
+         'gridgate personalise --disk' writes all its cards for a machine that runs elsewhere",
+    ))
 }
 
 /// Which backend `auto` becomes is only known here.

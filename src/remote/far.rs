@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::frames::{Frame, LONGEST, Reader};
 
 /// A near end that has said nothing for this long is gone: several beats, and time for a suspended terminal.
-const SILENCE: Duration = Duration::from_secs(120);
+pub const SILENCE: Duration = Duration::from_secs(120);
 /// What the command gets when nobody is there any more, and after how long: asked, told (a second signal ends a gridgate at
 /// once), killed. The first leaves time to walk back what was begun.
 const LADDER: [(Signal, Duration); 3] = [
@@ -27,8 +27,14 @@ const LADDER: [(Signal, Duration); 3] = [
 const WAITING: usize = 4 << 20;
 
 /// Runs this program with other words; its standard input is what [`Frame`]s bring, or empty. The command's exit status,
-/// 128 + signal if a signal ended it.
-pub fn run(exe: &Path, words: &[OsString], env: &[(String, String)], input: bool) -> Result<i32> {
+/// 128 + signal if a signal ended it. A near end that says nothing for `silence` is gone.
+pub fn run(
+    exe: &Path,
+    words: &[OsString],
+    env: &[(String, String)],
+    input: bool,
+    silence: Duration,
+) -> Result<i32> {
     let mut command = Command::new(exe);
     command.args(words).envs(env.iter().map(|(k, v)| (k, v)));
     // Signals are for the command and all that it starts.
@@ -48,6 +54,7 @@ pub fn run(exe: &Path, words: &[OsString], env: &[(String, String)], input: bool
         input_over: false,
         reader: Reader::default(),
         heard: Instant::now(),
+        silence,
         gone: None,
     };
     while !far.step()? {}
@@ -73,6 +80,7 @@ struct Far {
     input_over: bool,
     reader: Reader,
     heard: Instant,
+    silence: Duration,
     /// Since when nobody is there, and how many rungs of the ladder were taken.
     gone: Option<(Instant, usize)>,
 }
@@ -108,7 +116,7 @@ impl Far {
         match (heard, listens) {
             (true, true) => self.listen(),
             (true, false) => self.lose(),
-            (false, true) if self.heard.elapsed() >= SILENCE => self.lose(),
+            (false, true) if self.heard.elapsed() >= self.silence => self.lose(),
             // What is not read does not tell whether somebody is there.
             (false, false) => self.heard = Instant::now(),
             (false, true) => {}
@@ -123,7 +131,7 @@ impl Far {
             Some((since, rung)) => {
                 LADDER.get(rung).map(|(_, after)| (since + *after).saturating_duration_since(Instant::now()))
             }
-            None => listens.then(|| SILENCE.saturating_sub(self.heard.elapsed())),
+            None => listens.then(|| self.silence.saturating_sub(self.heard.elapsed())),
         };
         limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().cast_signed(),

@@ -31,7 +31,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 pub use address::Address;
-pub use far::run as run_here;
+pub use far::{SILENCE, run as run_here};
+pub use shared::leftovers;
 pub use words::decode;
 
 use crate::names::Bytes;

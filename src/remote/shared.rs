@@ -4,15 +4,15 @@
 //! a command that is killed leaves none; the directory that it leaves is removed by the next one.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::ssh::Ssh;
 use crate::host::Live;
 use crate::host::programs::Programs;
-use crate::host::temporary::Maker;
+use crate::host::temporary::{self, Maker};
 
 /// Beside the directory, ssh adds a suffix of 17 characters for a moment, and all of it fits into 108 (unix(7)).
 const LONGEST: usize = 60;
@@ -34,7 +34,7 @@ impl Shared {
             return Ok(own);
         }
         let base = base();
-        sweep(&base);
+        temporary::sweep(&base, NAME);
         let dir = base.join(Maker::this().name(NAME));
         let made = DirBuilder::new().mode(0o700).create(&dir);
         made.with_context(|| format!("making directory '{}'", dir.display()))?;
@@ -72,44 +72,14 @@ impl Drop for Shared {
     }
 }
 
+/// What killed commands of this user have left here.
+pub fn leftovers() -> Vec<PathBuf> {
+    temporary::left(&base(), NAME)
+}
+
 fn base() -> PathBuf {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
     let runtime = std::env::var("XDG_RUNTIME_DIR").ok();
     let runtime = runtime.filter(|dir| dir.starts_with('/') && dir.len() < LONGEST && dir.chars().all(plain));
     runtime.map(PathBuf::from).filter(|dir| dir.is_dir()).unwrap_or_else(|| PathBuf::from("/tmp"))
-}
-
-/// Removes what killed commands of this user left.
-fn sweep(base: &Path) {
-    let user = rustix::process::geteuid().as_raw();
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let left =
-            Maker::of(&name.to_string_lossy()).is_some_and(|(what, by)| what == NAME && !by.is_alive());
-        let ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == user;
-        if left && fs::symlink_metadata(entry.path()).is_ok_and(ours) {
-            // The next command tries again.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_killed_command_left_is_swept_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let (dead, alive) = (".gridgate-ssh.making-4194304-1", Maker::this().name(NAME));
-        for name in [dead, &alive, "gridgate-ssh", ".other.making-4194304-1"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-            fs::write(dir.path().join(name).join("s"), "").unwrap();
-        }
-        sweep(dir.path());
-        assert!(!dir.path().join(dead).exists());
-        for name in [alive.as_str(), "gridgate-ssh", ".other.making-4194304-1"] {
-            assert!(dir.path().join(name).exists(), "{name}");
-        }
-    }
 }

@@ -22,6 +22,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use gridgate::facts::backends::backends;
+use gridgate::host::Live;
+use gridgate::paths::Paths;
+
 use crate::agent::Agent;
 use crate::installed::{Installed, Ran, clone_disk, install, succeeds, with_own_mounts};
 
@@ -34,13 +38,11 @@ const TAIL_LINES: usize = 60;
 
 /// Left out of the processor: a fifth level of page tables and virtualisation only cost time. A fast console for what the
 /// kernel says is not needed, since little is said.
-const MACHINE: [&str; 16] = [
+const MACHINE: [&str; 14] = [
     "-nodefaults",
     "-no-reboot",
     "-display",
     "none",
-    "-machine",
-    "q35,accel=tcg",
     "-cpu",
     "max,la57=off,svm=off",
     "-smp",
@@ -122,7 +124,9 @@ impl Lab {
         let _ = fs::remove_file(&socket);
         // It ends with this thread.
         let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]).args(MACHINE).args(["-append", KERNEL_ARGS]);
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-machine"]);
+        qemu.arg(format!("q35,accel={}", accelerator(&self.made)));
+        qemu.args(MACHINE).args(["-append", KERNEL_ARGS]);
         qemu.arg("-kernel")
             .arg(kernel(&self.made))
             .arg("-initrd")
@@ -230,6 +234,14 @@ impl Drop for Lab {
 
 fn kernel(made: &Path) -> PathBuf {
     made.join("images/lab/vmlinuz")
+}
+
+/// Where `/dev/kvm` is, it may still not work: what counts is what booted.
+fn accelerator(made: &Path) -> &'static str {
+    match backends(&Live, &Paths::new(made, made)) {
+        Ok(found) if found.kvm.works => "kvm",
+        _ => "tcg",
+    }
 }
 
 /// A disk that is as the one below it until it is written to.

@@ -46,6 +46,11 @@ impl<'a> Guest<'a> {
         self.lab.tell(&self.counter(file, key)).parse().unwrap()
     }
 
+    /// What the kernel limits of what goes to and from disks.
+    pub(crate) fn limits_of_disks(&self) -> String {
+        self.lab.tell(&format!("cat '{}/io.max'", self.cgroup))
+    }
+
     fn counter(&self, file: &str, key: &str) -> String {
         format!("sed -n 's/^{key} *//p' '{}/{file}'", self.cgroup)
     }
@@ -64,40 +69,44 @@ impl<'a> Guest<'a> {
         self.growth(&self.counter("cpu.stat", "usage_usec"), &self.inside(&repeated(":"))) / 1e6
     }
 
-    /// Writes until the kernel counts what is written to the guest's disk as the guest's: a file belongs to the control group
-    /// that wrote to it first, here the one that made it, until another has written most of it for some seconds (Linux's
-    /// Documentation/admin-guide/cgroup-v2.rst, Writeback).
-    pub(crate) fn own_disk(&self) {
-        let written = || self.lab.tell(&self.disk_counter("wbytes")).parse::<u64>().unwrap();
-        self.lab.eventually("the guest's disk is its own", || {
-            let before = written();
-            self.run("dd if=/dev/zero of=/root/load bs=1M count=8 conv=fsync");
-            (written() - before >= 8 << 20).then_some(())
+    /// Its part of what it and another get of one processor that both want all of.
+    pub(crate) fn share_beside(&self, other: &Self) -> f64 {
+        let both = [self, other];
+        let used = |guest: &Self| guest.counted("cpu.stat", "usage_usec");
+        let at_rest = both.map(used);
+        for guest in both {
+            // Not outside: who enters a control group may run on all of its processors.
+            let load = guest.inside("exec taskset --cpu-list 1 sh -c 'while :; do :; done'");
+            self.lab.tell(&format!("({load}) >/dev/null 2>&1 &"));
+        }
+        self.lab.eventually("both are at work", || {
+            let at_work = |(guest, rest): (&Self, u64)| used(guest) > rest + 1_000_000;
+            both.into_iter().zip(at_rest).all(at_work).then_some(())
         });
+        let look = both.map(|guest| guest.counter("cpu.stat", "usage_usec")).join("; ");
+        let said = self.lab.tell(&format!("{look}; sleep {SECONDS}; {look}"));
+        both.into_iter().for_each(Self::end_all);
+        let numbers: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
+        let [mine, theirs, mine_after, theirs_after] = numbers[..] else { panic!("{said}") };
+        let (mine, theirs) = (mine_after - mine, theirs_after - theirs);
+        mine / (mine + theirs)
     }
 
-    fn disk_counter(&self, what: &str) -> String {
-        // The device is not there before it was used.
-        let device = "$(mountpoint -d /var/lib/gridgate)";
-        format!(
-            "(echo {what}=0; grep \"^{device} \" '{}/io.stat') | sed -n 's/.*{what}=\\([0-9]*\\).*/\\1/p' | tail -n 1",
-            self.cgroup
-        )
-    }
-
-    /// What reaches the disk below the guest's own a second, of these: `rbytes`, `wbytes`, `rios`, `wios`.
+    /// What reaches the machine's disk for guests a second, of these: `rbytes`, `wbytes`, `rios`, `wios`. The other guests are
+    /// taken to rest.
     pub(crate) fn disk(&self, what: &str) -> f64 {
-        // So much as takes some seconds with a limit: what is cut off half way is not counted yet.
-        let load = match what {
-            "rbytes" => "cat /usr/lib/x86_64-linux-gnu/*.so* | head -c 3M",
-            "rios" => "for file in /usr/bin/[a-c]*; do head -c 1 $file; done",
-            "wbytes" => "dd if=/dev/zero of=/root/load bs=128k count=12 conv=fsync",
-            // Over blocks that it has: what the journal writes is the doing of the machine's kernel.
-            _ => "dd if=/dev/zero of=/root/load bs=4k count=40 conv=notrunc oflag=dsync",
+        // So much as takes some seconds with a limit: what is cut off half way may still be on its way.
+        let (count, load) = match what {
+            "rbytes" => ("$3 * 512", "cat /usr/lib/x86_64-linux-gnu/*.so* | head -c 3M"),
+            "rios" => ("$1", "for file in /usr/bin/a*; do head -c 1 $file; done"),
+            "wbytes" => ("$7 * 512", "dd if=/dev/zero of=/root/load bs=128k count=12 conv=fsync"),
+            // Over blocks that it has: each is two, for its flush, and nothing else.
+            _ => ("$5", "dd if=/dev/zero of=/root/load bs=4k count=40 conv=notrunc oflag=dsync"),
         };
-        // What was read once would be read from memory.
+        // What was read once would be read from memory, and what was written before is not to count.
         self.lab.tell("sync; echo 3 >/proc/sys/vm/drop_caches");
-        self.growth(&self.disk_counter(what), &self.inside(load))
+        let counter = format!("awk '{{ print {count} }}' /sys/block/vdb/stat");
+        self.growth(&counter, &self.inside(load))
     }
 
     /// Bytes a second that reach the guest. Its port counts what has passed the limit; its name ends in the guest's.

@@ -81,6 +81,8 @@ pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
         prefix: 24,
         gateway: network.gateway,
         mac: GUEST_MAC,
+        interfaces: Vec::new(),
+        search: Vec::new(),
         after: Vec::new(),
         needs: Vec::new(),
         ready: Vec::new(),

@@ -175,6 +175,22 @@ fn a_near_end_that_is_killed_leaves_nothing_there() {
 }
 
 #[test]
+fn a_reader_that_goes_away_is_the_end_of_it() {
+    private(|lab| {
+        lab.install();
+        let line = lab.enter(&["sh", "-c", "while echo more; do :; done"]);
+        let mut command = lab.gridgate(&words(&line));
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "more\n");
+        eventually("it ends", || child.try_wait().unwrap());
+        lab.is_quiet();
+    });
+}
+
+#[test]
 fn a_cable_that_is_pulled_ends_the_command_with_a_clear_error_in_bounded_time() {
     private(|lab| {
         lab.install();

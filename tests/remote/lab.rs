@@ -123,9 +123,19 @@ impl Lab {
 
     /// Makes the gateway have a program that says this when it is asked for its version.
     pub fn install_saying(&self, version: &str) {
-        let path = self.dir.join("bin/gridgate");
-        fs::write(&path, format!("#!/bin/sh\necho '{version}'\n")).unwrap();
+        self.install_script("gridgate", &format!("echo '{version}'"));
+    }
+
+    /// Makes the gateway have a program of that name, before all others.
+    pub fn install_script(&self, name: &str, script: &str) {
+        let path = self.dir.join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// A file of the near user.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// A site without guests, where `enter` runs anything.

@@ -1,6 +1,7 @@
 //! `gridgate --host`, between two boxes that are network namespaces, through a real sshd. Needs root.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
+#![expect(clippy::duplicate_mod, reason = "both kinds of sites bring what they need")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,6 +11,7 @@ mod support;
 mod site;
 
 mod commands;
+mod far;
 mod guests;
 mod lab;
 mod programs;

@@ -294,6 +294,7 @@ fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Resul
         let plan = Plan::make(root, &mut identity, uuid)?;
         found = differences(root, &plan.edits)?;
         found.extend(who.profile_differences(root)?);
+        show::notes(context, who.name(), &plan.notes);
         if let Some(uuid) = uuid.filter(|uuid| *uuid != identity.assigned.filesystem_uuid) {
             found.push(show::uuid(uuid, identity.assigned.filesystem_uuid));
         }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::cli::{Context, print, print_json};
 use crate::host::filesystem::uuid_text;
 use crate::identity::diff::{Difference, Kind};
+use crate::identity::network::Note;
 use crate::identity::personalise::Personalisation;
 use crate::profile::diff as profile;
 
@@ -66,6 +67,7 @@ pub(super) fn done(context: &Context, machine: &str, done: &Personalisation) -> 
     if context.json {
         return print_json(&Done { version: 1, machine, done });
     }
+    notes(context, machine, &done.notes);
     for path in &done.changed {
         context.progress.detail(&format!("{machine}: wrote {}", path.display()));
     }
@@ -76,4 +78,11 @@ pub(super) fn done(context: &Context, machine: &str, done: &Personalisation) -> 
     };
     context.progress.say(&format!("{machine}: {said}"));
     Ok(())
+}
+
+/// What was noticed on the way.
+pub(super) fn notes(context: &Context, machine: &str, notes: &[Note]) {
+    for note in notes {
+        context.progress.say(&format!("{machine}: {note}"));
+    }
 }

@@ -49,6 +49,8 @@ pub struct Variable {
     pub name_at: usize,
     /// Offset in bytes of the value in its last assignment.
     pub value_at: usize,
+    /// Offset in bytes of what stands behind it.
+    pub value_end: usize,
 }
 
 /// A reference to a variable that had no value and no default.

@@ -30,6 +30,7 @@ struct Assignment {
     name: String,
     name_at: usize,
     value_at: usize,
+    value_end: usize,
     append: bool,
     word: Vec<Piece>,
 }
@@ -143,7 +144,8 @@ impl Reader<'_> {
         }
         let value_at = self.cursor.at();
         let word = word::value(&mut self.cursor, self.rules)?;
-        Ok(Some(Assignment { name, name_at: at, value_at, append, word }))
+        let value_end = self.cursor.at();
+        Ok(Some(Assignment { name, name_at: at, value_at, value_end, append, word }))
     }
 
     fn no_assignment(&mut self, at: usize, name: &str, next: Option<u8>, follows: bool) -> Refusal {
@@ -225,7 +227,7 @@ impl State {
     }
 
     fn store(&mut self, assignment: &Assignment, value: Vec<u8>, rules: &mut Rules) -> Result<(), Refusal> {
-        let Assignment { name, name_at, value_at, append, .. } = assignment;
+        let Assignment { name, name_at, value_at, value_end, append, .. } = assignment;
         let place = *self.places.entry(name.clone()).or_insert(self.script.variables.len());
         if place == self.script.variables.len() {
             self.script.variables.push(Variable {
@@ -233,6 +235,7 @@ impl State {
                 value: Vec::new(),
                 name_at: *name_at,
                 value_at: *value_at,
+                value_end: *value_end,
             });
         }
         self.total += value.len();
@@ -243,7 +246,7 @@ impl State {
         } else {
             variable.value = value;
         }
-        (variable.name_at, variable.value_at) = (*name_at, *value_at);
+        (variable.name_at, variable.value_at, variable.value_end) = (*name_at, *value_at, *value_end);
         if variable.value.len() > LARGEST_VALUE || self.total > LARGEST_TOTAL {
             return Err(too_large(*name_at));
         }

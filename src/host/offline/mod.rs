@@ -30,15 +30,13 @@ pub use overlay::Overlay;
 /// Memory and processor time that a program of e2fsprogs may take; a filesystem that was made to take more is refused by that.
 const LIMITS: [&str; 2] = ["--as=1073741824", "--cpu=60"];
 
+/// What to do with the tree; it is also told the filesystem's UUID.
+pub type Work<'a> = &'a mut dyn FnMut(&dyn Tree, [u8; 16]) -> Result<()>;
+
 /// Opens the filesystem, lets `edit` say what is to be different, and makes it so; the filesystem also gets the UUID asked
 /// for. Either all of it is done or nothing: what a killed run has left half done is undone by the next one. A filesystem
 /// that was not unmounted has its journal replayed first. Growing is for the other engine.
-pub fn edit(
-    host: &dyn Programs,
-    disk: &Path,
-    shape: Shape,
-    edit: &mut dyn FnMut(&dyn Tree, [u8; 16]) -> Result<()>,
-) -> Result<()> {
+pub fn edit(host: &dyn Programs, disk: &Path, shape: Shape, edit: Work<'_>) -> Result<()> {
     let what = || format!("editing the filesystem in '{}'", disk.display());
     let undo = undo_file(disk);
     if undo.exists() {
@@ -89,7 +87,7 @@ pub fn edit(
 }
 
 /// Opens the filesystem for a look. What is in its journal only is seen as if it were replayed; nothing is changed.
-pub fn look(disk: &Path, look: &mut dyn FnMut(&dyn Tree, [u8; 16]) -> Result<()>) -> Result<()> {
+pub fn look(disk: &Path, look: Work<'_>) -> Result<()> {
     let found = superblock::expect(disk, 0)?;
     look(&Overlay::open(disk)?, found.uuid)
 }

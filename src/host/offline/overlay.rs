@@ -27,13 +27,17 @@ pub(super) enum Node {
     },
     /// A symbolic link.
     Link(PathBuf),
-    /// A directory: a new one, or one of the filesystem's own that is given to somebody.
+    /// A new directory.
     Dir {
         mode: u32,
         /// User and group.
         owner: (u32, u32),
-        /// Whether it is to be made.
-        new: bool,
+    },
+    /// The file or directory that is there, with these permission bits and this owner.
+    Kept {
+        mode: u32,
+        /// User and group.
+        owner: (u32, u32),
     },
     /// Nothing, where something was.
     Gone,
@@ -55,8 +59,9 @@ impl std::fmt::Debug for Overlay {
 /// The filesystem's own record of what is at a path.
 struct Own {
     entry: Entry,
-    owner: (u32, u32),
+    /// Permission bits, of directories too.
     mode: u32,
+    owner: (u32, u32),
 }
 
 impl Overlay {
@@ -75,13 +80,14 @@ impl Overlay {
     /// The first path that is not as the other one has it to be.
     pub(super) fn differs_from(&self, wanted: &Self) -> Result<Option<PathBuf>> {
         for (path, node) in wanted.nodes.borrow().iter() {
-            let now = self.own(path)?;
+            let now = self.own_entry(path)?;
             let as_wanted = match (node, now) {
                 (Node::Gone, None) => true,
                 (Node::Link(target), Some(Own { entry: Entry::Link(now), .. })) => now == *target,
-                (Node::Dir { mode, owner, .. }, Some(Own { entry: Entry::Dir, mode: now, owner: is })) => {
-                    now == *mode && is == *owner
+                (Node::Dir { mode, owner }, Some(Own { entry: Entry::Dir, mode: has, owner: is })) => {
+                    has == *mode && is == *owner
                 }
+                (Node::Kept { mode, owner }, Some(own)) => own.mode == *mode && own.owner == *owner,
                 (
                     Node::File { content, mode, owner, .. },
                     Some(Own { entry: Entry::File { mode: now, .. }, owner: is, .. }),
@@ -100,7 +106,7 @@ impl Overlay {
     }
 
     /// The filesystem's own entry at a path without links on the way.
-    fn own(&self, path: &Path) -> Result<Option<Own>> {
+    fn own_entry(&self, path: &Path) -> Result<Option<Own>> {
         let bytes = path.as_os_str().as_bytes();
         let found = match self.ext4.symlink_metadata(bytes) {
             Ok(found) => found,
@@ -118,11 +124,16 @@ impl Overlay {
             _ => Entry::Special,
         };
         let mode = u32::from(found.mode()) & 0o7777;
-        Ok(Some(Own { entry, owner: (found.uid(), found.gid()), mode }))
+        Ok(Some(Own { entry, mode, owner: (found.uid(), found.gid()) }))
     }
 
     fn content(&self, path: &Path) -> Result<Vec<u8>> {
         self.ext4.read(path.as_os_str().as_bytes()).map_err(told).with_context(|| self.what("reading", path))
+    }
+
+    /// Whether the filesystem's own entry at a path is a directory.
+    pub(super) fn is_dir(&self, path: &Path) -> Result<bool> {
+        Ok(matches!(self.own_entry(path)?, Some(Own { entry: Entry::Dir, .. })))
     }
 
     /// What of the filesystem's own is at the path and in it, what is in a directory before the directory itself, each with
@@ -131,8 +142,10 @@ impl Overlay {
         /// More than any list of files to remove has; a directory without end is left to the other engine.
         const MOST: usize = 100_000;
         let mut found = Vec::new();
-        let mut open = match (self.own(path)?, node) {
-            (None, _) | (Some(Own { entry: Entry::Dir, .. }), Node::Dir { .. }) => Vec::new(),
+        let mut open = match (self.own_entry(path)?, node) {
+            (None, _) | (Some(Own { entry: Entry::Dir, .. }), Node::Dir { .. }) | (_, Node::Kept { .. }) => {
+                Vec::new()
+            }
             (Some(own), _) => vec![(path.to_owned(), own.entry == Entry::Dir)],
         };
         while let Some((path, is_dir)) = open.pop() {
@@ -144,7 +157,7 @@ impl Overlay {
                     let name: &[u8] = name.as_ref();
                     if name != b"." && name != b".." {
                         let at = path.join(OsStr::from_bytes(name));
-                        let is_dir = matches!(self.own(&at)?, Some(Own { entry: Entry::Dir, .. }));
+                        let is_dir = matches!(self.own_entry(&at)?, Some(Own { entry: Entry::Dir, .. }));
                         open.push((at, is_dir));
                     }
                 }
@@ -173,9 +186,15 @@ impl Overlay {
             Some(Node::Link(target)) => return Ok(Some(Entry::Link(target.clone()))),
             Some(Node::Dir { .. }) => return Ok(Some(Entry::Dir)),
             Some(Node::Gone) => return Ok(None),
+            Some(Node::Kept { mode, .. }) => {
+                return Ok(self.own_entry(path)?.map(|own| match own.entry {
+                    Entry::File { len, .. } => Entry::File { mode: *mode, len },
+                    other => other,
+                }));
+            }
             None => {}
         }
-        if self.below_gone(path) { Ok(None) } else { Ok(self.own(path)?.map(|own| own.entry)) }
+        if self.below_gone(path) { Ok(None) } else { Ok(self.own_entry(path)?.map(|own| own.entry)) }
     }
 
     fn resolved(&self, path: &Path, follow_last: bool) -> Result<PathBuf> {
@@ -206,8 +225,7 @@ impl Overlay {
                 Some(Entry::Dir) => {}
                 Some(_) => bail!("{}: a link or file is in the way", self.what("making directory", dir)),
                 None => {
-                    let node = Node::Dir { mode, owner: (0, 0), new: true };
-                    self.nodes.borrow_mut().insert(dir.to_owned(), node);
+                    self.nodes.borrow_mut().insert(dir.to_owned(), Node::Dir { mode, owner: (0, 0) });
                     change = Change::Changed;
                 }
             }
@@ -215,21 +233,12 @@ impl Overlay {
         Ok(change)
     }
 
-    /// Whose something that is there is, and its permission bits.
-    fn owned(&self, at: &Path) -> Result<((u32, u32), u32)> {
-        Ok(match self.nodes.borrow().get(at) {
-            Some(Node::File { owner, mode, .. } | Node::Dir { owner, mode, .. }) => (*owner, *mode),
-            Some(Node::Link(_) | Node::Gone) => ((0, 0), 0o777),
-            None => self.own(at)?.map_or(((0, 0), 0), |own| (own.owner, own.mode)),
-        })
-    }
-
     /// Takes away what the edits have put at a path, and notes that what the filesystem has there goes.
     fn take(&self, at: &Path) -> Result<()> {
         let mut nodes = self.nodes.borrow_mut();
         nodes.retain(|path, _| !path.starts_with(at));
         drop(nodes);
-        if self.own(at)?.is_some() && !self.below_gone(at) {
+        if self.own_entry(at)?.is_some() && !self.below_gone(at) {
             self.nodes.borrow_mut().insert(at.to_owned(), Node::Gone);
         }
         Ok(())
@@ -265,7 +274,7 @@ impl Tree for Overlay {
             return Ok(Vec::new());
         }
         let mut names = std::collections::BTreeSet::new();
-        if matches!(self.own(&at)?, Some(Own { entry: Entry::Dir, .. })) && !self.below_gone(&at) {
+        if matches!(self.own_entry(&at)?, Some(Own { entry: Entry::Dir, .. })) && !self.below_gone(&at) {
             let entries = self.ext4.read_dir(at.as_os_str().as_bytes()).map_err(told);
             for entry in entries.with_context(|| self.what("listing", path))? {
                 let entry = entry.map_err(told).with_context(|| self.what("listing", path))?;
@@ -312,9 +321,13 @@ impl Tree for Overlay {
             }
             _ => {}
         }
-        let own = if self.below_gone(&at) { None } else { self.own(&at)? };
+        let own = if self.below_gone(&at) { None } else { self.own_entry(&at)? };
         let replaces = matches!(own, Some(Own { entry: Entry::File { .. }, .. }));
-        let owner = own.filter(|_| replaces).map_or((0, 0), |own| own.owner);
+        let own_owner = own.filter(|_| replaces).map_or((0, 0), |own| own.owner);
+        let owner = match self.nodes.borrow().get(&at) {
+            Some(Node::File { owner, .. } | Node::Kept { owner, .. }) => *owner,
+            _ => own_owner,
+        };
         let node = Node::File { content: content.to_vec(), mode: bits, owner, replaces };
         self.nodes.borrow_mut().insert(at, node);
         Ok(Change::Changed)
@@ -345,34 +358,42 @@ impl Tree for Overlay {
         if self.at(&at)?.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.owned(&at)?.0))
+        match self.nodes.borrow().get(&at) {
+            Some(Node::File { owner, .. } | Node::Dir { owner, .. } | Node::Kept { owner, .. }) => {
+                Ok(Some(*owner))
+            }
+            Some(Node::Link(_)) => Ok(Some((0, 0))),
+            _ => Ok(self.own_entry(&at)?.map(|own| own.owner)),
+        }
     }
 
     fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change> {
         let what = || self.what("changing the owner of", path);
         let at = self.resolved(path, false)?;
-        let entry = self.at(&at)?.with_context(what)?;
-        if self.owned(&at)? == ((uid, gid), mode) && matches!(entry, Entry::File { .. } | Entry::Dir) {
-            return Ok(Change::Same);
+        if !matches!(self.at(&at)?, Some(Entry::File { .. } | Entry::Dir)) {
+            bail!("{}: it is neither a file nor a directory", what());
         }
-        let owner = (uid, gid);
-        let node = match (entry, self.nodes.borrow().get(&at)) {
-            (Entry::File { .. }, Some(Node::File { content, replaces, .. })) => {
-                Node::File { content: content.clone(), mode, owner, replaces: *replaces }
+        let mut nodes = self.nodes.borrow_mut();
+        let asked = (mode, (uid, gid));
+        match nodes.get_mut(&at) {
+            Some(Node::File { mode, owner, .. } | Node::Dir { mode, owner } | Node::Kept { mode, owner }) => {
+                let change = if (*mode, *owner) == asked { Change::Same } else { Change::Changed };
+                (*mode, *owner) = asked;
+                Ok(change)
             }
-            (Entry::File { .. }, _) => {
-                Node::File { content: self.content(&at)?, mode, owner, replaces: true }
+            _ => {
+                let own = self.own_entry(&at)?.with_context(what)?;
+                if (own.mode, own.owner) == asked {
+                    return Ok(Change::Same);
+                }
+                nodes.insert(at, Node::Kept { mode, owner: (uid, gid) });
+                Ok(Change::Changed)
             }
-            (Entry::Dir, Some(Node::Dir { new, .. })) => Node::Dir { mode, owner, new: *new },
-            (Entry::Dir, _) => Node::Dir { mode, owner, new: false },
-            _ => bail!("{}: it is neither a file nor a directory", what()),
-        };
-        self.nodes.borrow_mut().insert(at, node);
-        Ok(Change::Changed)
+        }
     }
 
-    /// All is written at once in the end.
     fn switch(&self, path: &Path, target: &Path) -> Result<Change> {
+        // All edits become true at once, or none of them.
         self.link(path, target)
     }
 

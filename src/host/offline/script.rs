@@ -33,14 +33,15 @@ pub(super) fn write(
         let _ = writeln!(script, "cd {}", quoted(path.parent().unwrap_or(Path::new("/")))?);
         match node {
             Node::Gone => {}
-            Node::Dir { mode, owner, new } => {
-                if *new {
-                    let _ = writeln!(script, "mkdir {name}");
-                }
-                let _ = writeln!(script, "set_inode_field {name} mode 04{mode:04o}");
-                for (field, id) in [("uid", owner.0), ("gid", owner.1)] {
-                    let _ = writeln!(script, "set_inode_field {name} {field} {id}");
-                }
+            Node::Dir { mode, owner } => {
+                let _ = writeln!(script, "mkdir {name}\nset_inode_field {name} mode 04{mode:04o}");
+                own(&mut script, &name, *owner);
+            }
+            Node::Kept { mode, owner } => {
+                let is_dir = overlay.is_dir(path)?;
+                let kind = if is_dir { "04" } else { "010" };
+                let _ = writeln!(script, "set_inode_field {name} mode {kind}{mode:04o}");
+                own(&mut script, &name, *owner);
             }
             Node::Link(target) => {
                 let _ = writeln!(script, "symlink {name} {}", quoted(target)?);
@@ -50,9 +51,7 @@ pub(super) fn write(
                 private(&file, content)?;
                 let _ = writeln!(script, "write {} {name}", quoted(&file)?);
                 let _ = writeln!(script, "set_inode_field {name} mode 010{mode:04o}");
-                for (field, id) in [("uid", owner.0), ("gid", owner.1)] {
-                    let _ = writeln!(script, "set_inode_field {name} {field} {id}");
-                }
+                own(&mut script, &name, *owner);
                 for (attribute, value) in handed_on.get(path).into_iter().flatten() {
                     let value = quoted(value)?;
                     let _ = writeln!(script, "ea_set -r -f {value} {name} {}", quoted(Path::new(attribute))?);
@@ -66,6 +65,12 @@ pub(super) fn write(
     let path = scratch.join("script");
     private(&path, script.as_bytes())?;
     Ok(path)
+}
+
+fn own(script: &mut String, name: &str, owner: (u32, u32)) {
+    for (field, id) in [("uid", owner.0), ("gid", owner.1)] {
+        let _ = writeln!(script, "set_inode_field {name} {field} {id}");
+    }
 }
 
 /// Extended attributes of files that are replaced: their names, and where their values are. ACLs, capabilities and labels are

@@ -38,6 +38,8 @@ fn edits(tree: &dyn Tree) -> Result<()> {
     tree.link(Path::new("/etc/localtime"), Path::new("/usr/share/zoneinfo/UTC"))?;
     tree.remove_tree(Path::new("/etc/deep"))?;
     tree.make_dir(Path::new("/root/.ssh"), 0o700)?;
+    tree.own(Path::new("/root/.ssh"), 1000, 1001, 0o710)?;
+    tree.own(Path::new("/real"), 70000, 3, 0o1777)?;
     Ok(())
 }
 
@@ -53,7 +55,8 @@ fn all(tree: &dyn Tree, at: &Path, found: &mut Vec<String>) {
             Entry::File { .. } => String::from_utf8(tree.read(&path).unwrap().unwrap()).unwrap(),
             _ => String::new(),
         };
-        found.push(format!("{} {entry:?} {content}", path.display()));
+        let owner = tree.owner(&path).unwrap().unwrap();
+        found.push(format!("{} {owner:?} {entry:?} {content}", path.display()));
         if entry == Entry::Dir {
             all(tree, &path, found);
         }

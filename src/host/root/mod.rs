@@ -164,6 +164,16 @@ impl Root {
         }))
     }
 
+    /// When what is at the path was last written (seconds since 1970); links not followed. `None` if nothing is there.
+    pub fn modified(&self, path: &Path) -> Result<Option<i64>> {
+        let Some((dir, name)) = self.parent(path, false)? else { return Ok(None) };
+        match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_mtime)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).with_context(|| self.what("looking at", path)),
+        }
+    }
+
     /// A regular file's content, links followed inside the root; `None` if there is no such file. Anything but a
     /// regular file, or one over [`LARGEST_READ`], is an error.
     pub fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {

@@ -1,139 +1,151 @@
 //! A guest's network, written for whatever brings it up.
 //!
-//! The same interface is `vec0`, `ens3`, `enp0s2` or `eth0` depending on what runs the guest, so that nothing may rely on
-//! the kernel's name: a `.link` file that matches the hardware address gives it one name everywhere (systemd.link(5)).
+//! ```text
+//!   Identity: interfaces, name servers            the guest's filesystem
+//!                 |                                         |
+//!                 |                  found: what comes up at boot, which files speak of cards
+//!                 +------------------> render <-------------+
+//!                                        | one of: ifupdown, redhat, suse, keyfile, networkd, netplan
+//!                                        | and always: naming, resolv
+//!                               Rendered { edits, notes }
+//! ```
+//!
+//! One renderer gets the interfaces. What another one has for network cards is taken away, since the guest's network is
+//! what the site's files say; what is no card's (a bridge of containers, a tunnel, the loopback) stays.
+//!
+//! The guest's `/etc/localtime` is a link that leads out of `/etc` just as `/etc/resolv.conf` does; it says nothing of who
+//! the guest is and is never written.
 
-use std::fmt::Write;
-use std::net::IpAddr;
+mod claims;
+mod comes_up;
+pub mod found;
+mod ifupdown;
+mod keyfile;
+mod naming;
+mod netplan;
+mod networkd;
+mod redhat;
+mod resolv;
+mod shell_lines;
+mod suse;
+mod wanted;
 
-use crate::config::interface::Interface;
+use std::path::PathBuf;
+
 use crate::identity::edit::Edit;
-use crate::identity::found::Found;
 use crate::identity::wanted::Identity;
+use found::{Found, Manager, Renderer};
+use wanted::Wanted;
 
-/// Edits that give the guest its address, for the renderer that it really uses; where both are there, networkd if it is
-/// enabled, else ifupdown, and the other one is left with nothing to do.
-pub fn edits(identity: &Identity, found: &Found) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    let Some(interface) = identity.interfaces.first() else { return edits };
-    let mac = interface.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let link = format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={}\n", interface.name);
-    edits.push(Edit::text("/etc/systemd/network/10-gridgate.link", link));
-    let by_networkd = found.networkd_enabled || !found.ifupdown;
-    if by_networkd {
-        edits.push(Edit::text("/etc/systemd/network/10-gridgate.network", networkd(identity, interface)));
-        if found.networkd && !found.networkd_enabled {
-            edits.push(Edit::link(
-                "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-                "/lib/systemd/system/systemd-networkd.service",
-            ));
-        }
-    } else {
-        edits.push(Edit::remove("/etc/systemd/network/10-gridgate.network"));
+/// Stands in every file that gridgate writes for a network, so that it is known as gridgate's when it is no longer wanted.
+const HEADER: &str = "# written by gridgate: what is changed here is lost when the guest is personalised\n";
+
+/// What the guest's network becomes.
+#[derive(Debug, Default)]
+pub struct Rendered {
+    /// All edits.
+    pub edits: Vec<Edit>,
+    /// What whoever asked for it should know.
+    pub notes: Vec<Note>,
+}
+
+/// Something that was noticed in a guest, or done in it unasked; for people.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Note(pub String);
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
-    if found.ifupdown {
-        let ours = if by_networkd { String::new() } else { ifupdown(identity, interface) };
-        let loopback = "auto lo\niface lo inet loopback\n";
-        edits.push(Edit::text("/etc/network/interfaces", format!("{loopback}{ours}")));
+}
+
+/// Everything that gives the guest its network, for the renderer that it really uses. Pure, and the same for the same
+/// input: applied twice it changes nothing the second time. An identity that has no interfaces says nothing of them: only
+/// its name servers are written.
+pub fn render(identity: &Identity, found: &Found) -> Rendered {
+    if identity.interfaces.is_empty() {
+        let (edits, notes) =
+            (resolv::edits(&Wanted::new(identity, &[]), found, &found.renderer()), Vec::new());
+        return Rendered { edits, notes };
+    }
+    let mut notes = Vec::new();
+    let renderer = found.renderer();
+    let interfaces = naming::fit(&identity.interfaces, found, &renderer);
+    let wanted = Wanted::new(identity, &interfaces);
+    let mut edits = naming::edits(&wanted, found);
+    edits.extend(match &renderer {
+        Renderer::Ifupdown => ifupdown::edits(&wanted, found),
+        Renderer::RedHat => redhat::edits(&wanted, found),
+        Renderer::Suse => suse::edits(&wanted, found),
+        Renderer::Keyfile => keyfile::edits(&wanted),
+        Renderer::Networkd => networkd::edits(&wanted),
+        Renderer::Netplan(manager) => netplan::edits(&wanted, *manager),
+    });
+    if renderer != Renderer::Ifupdown && found.interfaces_file {
+        edits.push(Edit::text(ifupdown::FILE, ifupdown::loopback(found)));
+    }
+    edits.extend(resolv::edits(&wanted, found, &renderer));
+    edits.extend(hands_off(&wanted, found, &renderer, &mut notes));
+    edits.extend(come_up(found, &renderer, &mut notes));
+    let written: Vec<PathBuf> = edits.iter().map(|edit| edit.path().to_owned()).collect();
+    let old = found.claims.iter().filter(|claim| !written.contains(&claim.path));
+    edits.extend(old.map(|claim| Edit::remove(&claim.path)));
+    Rendered { edits, notes }
+}
+
+/// Those that come up beside the one that has the interfaces are told to leave them alone.
+fn hands_off(wanted: &Wanted<'_>, found: &Found, renderer: &Renderer, notes: &mut Vec<Note>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for other in found.up.iter().filter(|other| *other != renderer) {
+        let taken = found.claims.iter().any(|claim| claim.renderer.same_files(other));
+        let then = if taken { "its files for network cards were taken away" } else { "it gets none" };
+        notes.push(Note(format!("{other} comes up beside {renderer}, which has the interfaces: {then}")));
+    }
+    // A card that nobody speaks of gets a connection of NetworkManager's own making (NetworkManager.conf(5),
+    // 'no-auto-default'); 'unmanaged-devices' is for everything that is another's.
+    let theirs = found.network_manager_up && !renderer.is_network_managers(found);
+    if theirs {
+        let names: Vec<String> =
+            wanted.interfaces.iter().map(|nic| format!("interface-name:{}", nic.name)).collect();
+        let text = format!("{HEADER}[keyfile]\nunmanaged-devices={}\n", names.join(";"));
+        edits.push(Edit::text(keyfile::UNMANAGED, text));
+    } else if found.unmanaged_file {
+        edits.push(Edit::remove(keyfile::UNMANAGED));
+    }
+    if found.cloud_init {
+        // https://cloudinit.readthedocs.io/en/latest/reference/network-config.html, "Disabling network configuration".
+        edits.push(Edit::text(
+            "/etc/cloud/cloud.cfg.d/99-gridgate-network.cfg",
+            format!("{HEADER}network: {{config: disabled}}\n"),
+        ));
+        notes.push(Note("cloud-init is told to leave the network alone".to_owned()));
     }
     edits
 }
 
-fn networkd(identity: &Identity, interface: &Interface) -> String {
-    let mac = interface.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let mut text = format!("[Match]\nMACAddress={mac}\n\n[Network]\n");
-    // Writing to a String cannot fail.
-    for address in &interface.addresses {
-        let _ = writeln!(text, "Address={address}");
+/// A renderer that would not come up by itself is enabled, or told of where that takes more than a link.
+fn come_up(found: &Found, renderer: &Renderer, notes: &mut Vec<Note>) -> Vec<Edit> {
+    if found.up.contains(renderer) {
+        return Vec::new();
     }
-    for gateway in &interface.gateways {
-        let _ = writeln!(text, "Gateway={gateway}");
-    }
-    for server in &identity.dns {
-        let _ = writeln!(text, "DNS={server}");
-    }
-    if !identity.search.is_empty() {
-        let _ = writeln!(text, "Domains={}", identity.search.join(" "));
-    }
-    text.push_str("DHCP=no\nIPv6AcceptRA=no\n");
-    text
-}
-
-fn ifupdown(identity: &Identity, interface: &Interface) -> String {
-    let name = &interface.name;
-    let mut text = format!("\nauto {name}\n");
-    for address in &interface.addresses {
-        let family = if address.addr().is_ipv4() { "inet" } else { "inet6" };
-        let _ = writeln!(text, "iface {name} {family} static\n    address {address}");
-        let same = |gateway: &&IpAddr| gateway.is_ipv4() == address.addr().is_ipv4();
-        if let Some(gateway) = interface.gateways.iter().find(same) {
-            let _ = writeln!(text, "    gateway {gateway}");
+    let unit = match renderer {
+        Renderer::Networkd | Renderer::Netplan(Manager::Networkd) => "systemd-networkd.service",
+        Renderer::Keyfile | Renderer::Netplan(Manager::NetworkManager) => "NetworkManager.service",
+        Renderer::Ifupdown => "networking.service",
+        Renderer::RedHat => "network.service",
+        Renderer::Suse => "wicked.service",
+    };
+    match found.units.iter().find(|path| path.ends_with(unit)) {
+        Some(path) => {
+            notes.push(Note(format!("{renderer} did not come up at boot and was enabled")));
+            let link = format!("/etc/systemd/system/multi-user.target.wants/{unit}");
+            vec![Edit::link(&link, &path.to_string_lossy())]
         }
-    }
-    if !identity.dns.is_empty() {
-        let servers: Vec<String> = identity.dns.iter().map(IpAddr::to_string).collect();
-        let _ = writeln!(text, "    dns-nameservers {}", servers.join(" "));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::edits::tests::identity;
-
-    fn text(edits: &[Edit], path: &str) -> Option<String> {
-        edits.iter().find_map(|edit| match edit {
-            Edit::Write { path: at, content, .. } if at.as_os_str() == path => {
-                Some(String::from_utf8_lossy(content).into_owned())
-            }
-            _ => None,
-        })
-    }
-
-    #[test]
-    fn a_guest_with_networkd_gets_its_address_by_hardware_address() {
-        let found = Found { networkd: true, networkd_enabled: true, ..Found::default() };
-        let edits = edits(&identity(0), &found);
-        let network = text(&edits, "/etc/systemd/network/10-gridgate.network").unwrap();
-        assert_eq!(
-            network,
-            "[Match]\nMACAddress=52:54:00:00:00:10\n\n[Network]\nAddress=10.77.0.10/24\nGateway=10.77.0.1\n\
-             DNS=10.77.0.2\nDomains=example.org\nDHCP=no\nIPv6AcceptRA=no\n"
-        );
-        assert_eq!(text(&edits, "/etc/network/interfaces"), None);
-    }
-
-    #[test]
-    fn a_guest_with_ifupdown_alone_gets_an_interfaces_file() {
-        let found = Found { ifupdown: true, networkd: true, ..Found::default() };
-        let edits = edits(&identity(0), &found);
-        let interfaces = text(&edits, "/etc/network/interfaces").unwrap();
-        assert!(
-            interfaces.contains("iface net0 inet static\n    address 10.77.0.10/24\n    gateway 10.77.0.1\n")
-        );
-        assert!(edits.contains(&Edit::remove("/etc/systemd/network/10-gridgate.network")));
-    }
-
-    #[test]
-    fn where_both_are_there_the_enabled_one_gets_the_address_and_the_other_only_loopback() {
-        let found = Found { ifupdown: true, networkd: true, networkd_enabled: true, ..Found::default() };
-        let edits = edits(&identity(0), &found);
-        assert_eq!(
-            text(&edits, "/etc/network/interfaces").as_deref(),
-            Some("auto lo\niface lo inet loopback\n")
-        );
-        assert!(text(&edits, "/etc/systemd/network/10-gridgate.network").is_some());
-    }
-
-    #[test]
-    fn a_disabled_networkd_is_enabled_where_nothing_else_is_there() {
-        let found = Found { networkd: true, ..Found::default() };
-        let edits = edits(&identity(0), &found);
-        assert!(
-            edits
-                .iter()
-                .any(|e| matches!(e, Edit::Link { path, .. } if path.ends_with("systemd-networkd.service")))
-        );
+        None => {
+            let what = format!("nothing here brings a network up at boot; the files are for {renderer}");
+            notes.push(Note(what));
+            Vec::new()
+        }
     }
 }

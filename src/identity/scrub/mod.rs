@@ -54,7 +54,23 @@ pub fn edits(tree: &dyn Tree, policy: &Policy, extra: &[Known]) -> Result<Vec<Ed
         let gone = matches!(whole, Whole::Clear | Whole::RemoveTree);
         Ok(if gone { Descend::No } else { Descend::Yes })
     })?;
-    Ok(edits.into_values().collect())
+    Ok(without_what_is_inside(edits))
+}
+
+/// What goes with its directory needs no word of its own.
+fn without_what_is_inside(edits: BTreeMap<PathBuf, Edit>) -> Vec<Edit> {
+    let mut whole: Option<PathBuf> = None;
+    let mut left = Vec::with_capacity(edits.len());
+    for (path, edit) in edits {
+        if whole.as_ref().is_some_and(|dir| path.starts_with(dir)) {
+            continue;
+        }
+        if matches!(edit, Edit::RemoveTree { .. } | Edit::Clear { .. }) {
+            whole = Some(path);
+        }
+        left.push(edit);
+    }
+    left
 }
 
 /// What is done to a place.

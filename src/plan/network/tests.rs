@@ -29,6 +29,8 @@ fn site(networks: Vec<Network>, guest_address: &str) -> Site {
         prefix: 24,
         gateway: None,
         mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+        interfaces: Vec::new(),
+        search: Vec::new(),
         after: Vec::new(),
         needs: Vec::new(),
         ready: Vec::new(),

@@ -83,6 +83,12 @@ pub fn found(group: &Path) -> Limits {
     limits
 }
 
+/// Whether a group limits what goes to and from a device: one that it does not is not listed.
+pub fn limits_device(group: &Path, device: Device) -> bool {
+    let listed = std::fs::read_to_string(group.join("io.max")).unwrap_or_default();
+    listed.lines().any(|line| line.split(' ').next() == Some(device.to_string().as_str()))
+}
+
 /// Memory of a group that nothing can be done about, in bytes: what is in files could be written back and forgotten.
 pub fn held(group: &Path) -> Option<u64> {
     held_of(&std::fs::read_to_string(group.join("memory.stat")).ok()?)
@@ -126,6 +132,8 @@ mod tests {
         let io = std::fs::read_to_string(dir.path().join("io.max")).unwrap();
         assert_eq!(io, "254:0 rbps=max wbps=1048576 riops=10 wiops=max\n");
         assert_eq!(found(dir.path()), limits);
+        let limited = |major, minor| limits_device(dir.path(), Device { major, minor });
+        assert_eq!((limited(254, 0), limited(25, 0)), (true, false));
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn started(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord) -> 
     match keeper(paths)? {
         // Its disk was not mounted before.
         Keeper::Nobody => say(again(paths, spec, &limits, run.pid)),
-        Keeper::Unit => say(of_loop_device(paths, spec, &limits, run.pid)),
+        Keeper::Unit => say(of_disk(paths, spec, &limits, run.pid)),
         Keeper::Systemd => {}
     }
     for ignored in ignored(paths, spec, &limits, run) {
@@ -108,7 +108,7 @@ pub fn apply(host: &dyn Host, paths: &Paths, spec: &Spec, run: &RunRecord, limit
     match keeper(paths)? {
         Keeper::Unit => {
             to_unit(host, spec, limits)?;
-            of_loop_device(paths, spec, limits, run.pid)
+            of_disk(paths, spec, limits, run.pid)
         }
         Keeper::Nobody => again(paths, spec, limits, run.pid),
         Keeper::Systemd => Ok(()),
@@ -195,15 +195,18 @@ fn set(tree: &Tree, paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Re
     Tree::set(&tree.group(&paths.id(), spec.guest.as_str()), &settings)
 }
 
-/// What a container reads and writes goes through the loop device that its disk is mounted from, and only there can it be
-/// held up at once: below it are pages that whoever touched the file first answers for. No unit can name it, because the
-/// kernel gives it out at launch; systemd leaves settings alone that are for devices which it was not told of.
-fn of_loop_device(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
-    let (Some(device), Ok(tree)) = (loop_device(paths, spec, pid), Tree::find()) else { return Ok(()) };
-    match own_group(&tree, paths, &spec.guest, pid).filter(|group| group.join("io.max").exists()) {
-        Some(group) => Tree::set(&group, &[control::of_disk(limits, device)]),
-        None => Ok(()),
-    }
+/// What systemd does not do for a unit's disk. What a container reads and writes goes through the loop device that its disk is
+/// mounted from, and only there can it be held up at once: below it are pages that whoever touched the file first answers
+/// for. No unit can name it, because the kernel gives it out at launch; systemd leaves settings alone that are for devices
+/// which it was not told of. It also leaves those that a unit has lost with its last line about the disk.
+fn of_disk(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
+    let Some(group) = Tree::find().ok().and_then(|tree| own_group(&tree, paths, &spec.guest, pid)) else {
+        return Ok(());
+    };
+    let lost = blockdev::below(&spec.disk).ok().filter(|device| control::limits_device(&group, *device));
+    let devices = [loop_device(paths, spec, pid), lost].into_iter().flatten();
+    let settings: Vec<_> = devices.map(|device| control::of_disk(limits, device)).collect();
+    Tree::set(&group, &settings)
 }
 
 fn loop_device(paths: &Paths, spec: &Spec, pid: i32) -> Option<Device> {
