@@ -12,7 +12,7 @@ use std::process::Command;
 use gridgate::config::{self, LoadOptions};
 use gridgate::host::Live;
 use gridgate::host::disks::Disks;
-use gridgate::identity::personalise;
+use gridgate::identity::personalise::{self, Scrubbing};
 use gridgate::paths::Paths;
 use gridgate::progress::Progress;
 use nix::mount::{MsFlags, mount};
@@ -65,7 +65,7 @@ fn compare(how: &str, image: &Path, dir: &Path, option: &str, targets: [Target; 
             Live.clone_file(image, &paths.disk(&guest.name), DISK_BYTES, &Progress::silent()).unwrap();
         });
         let personalised = table::time(|| {
-            personalise::disk(&Live, &paths, &site, guest).unwrap();
+            personalise::disk(&Live, &paths, &site, guest, &Scrubbing::default()).unwrap();
         });
         clone.push(cloned);
         whole.push(cloned + personalised);

@@ -30,9 +30,9 @@ fn main() {
     let dir = table::scratch();
     let site = site(dir.path());
     let disk = dir.path().join("disk");
-    let mut copy = Command::new("cp");
-    copy.arg("--sparse=always").arg(prepared.join("images/debian-12/disk.ext4")).arg(&disk);
-    assert!(copy.status().unwrap().success());
+    let image = prepared.join("images/debian-12/disk.ext4");
+    let copied = Command::new("cp").arg("--sparse=always").arg(image).arg(&disk).status();
+    assert!(copied.unwrap().success());
     table::heading("a guest's profile (computing element, shipped)");
     documents(&site);
     compiled(&site, &disk);

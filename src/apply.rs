@@ -13,7 +13,8 @@ use crate::apply::gate::Gate;
 use crate::config::site::{Guest, Site};
 use crate::console::record::RunRecord;
 use crate::host::Host;
-use crate::identity::{known_hosts, personalise};
+use crate::identity::known_hosts;
+use crate::identity::personalise::{self, Scrubbing};
 use crate::names::GuestName;
 use crate::network;
 use crate::paths::Paths;
@@ -182,7 +183,7 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
         Action::KnownHosts => known_hosts::write(host, paths, site)?,
         Action::Personalise { guest } => {
-            personalise::disk(host, paths, site, named(site, guest)?)?;
+            personalise::disk(host, paths, site, named(site, guest)?, &Scrubbing::default())?;
         }
         Action::Spec(spec) => spec.write(host, paths)?,
         Action::Start { guest, .. } => {

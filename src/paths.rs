@@ -103,6 +103,11 @@ impl Paths {
         self.guest(guest).join("identity.json")
     }
 
+    /// What the guest's disk was before it became the guest's, so that what is left of that can be looked for.
+    pub fn old_identity(&self, guest: &GuestName) -> PathBuf {
+        self.guest(guest).join("old.json")
+    }
+
     /// Identities of machines that are no guests of the site, which were personalised by name.
     pub fn identities(&self) -> PathBuf {
         self.state.join("identities")

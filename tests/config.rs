@@ -302,7 +302,7 @@ fn a_wrong_value_is_told_with_what_would_be_right() {
         ),
         ("network = \"lam\"", "unknown network 'lam'"),
         ("profile = \"basic\"", "unknown profile 'basic'"),
-        ("image = \"debian-13\"", "unknown image 'debian-13'"),
+        ("image = \"debian-99\"", "unknown image 'debian-99'"),
         ("backend = \"xen\"", "backend 'xen' is not supported yet"),
         ("backend = \"kvm\"", "backend 'kvm' is not a backend; auto, qemu, uml and nspawn are"),
         ("extends = \"none\"", "there is no template 'none'"),

@@ -106,6 +106,7 @@ fn a_bond_that_has_the_first_interface_has_its_addresses() {
     );
     assert_eq!(all[0].addresses, []);
     assert_eq!(all[1].addresses, ["10.1.0.2/24".parse().unwrap()]);
+    assert_eq!(all[1].mac, all[0].mac, "others know the guest by it");
     assert_eq!(
         (all[1].gateways.as_slice(), all[1].mtu),
         (["10.1.0.1".parse().unwrap()].as_slice(), Some(9000))

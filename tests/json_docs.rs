@@ -103,3 +103,19 @@ fn every_field_of_doctor_and_image_is_told() {
     };
     told(&json!({"version": 1, "built": true, "image": to_value(manifest).unwrap()}));
 }
+
+#[test]
+fn an_audit_is_told_of() {
+    use gridgate::host::root::Root;
+    use gridgate::identity::audit::{self, Now, Old};
+    use gridgate::identity::scrub::Policy;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("notes"), "ce.old.org").unwrap();
+    std::fs::write(dir.path().join("packed"), b"\xfd7zXZ\0").unwrap();
+    let old = Old { names: ["ce.old.org", "ce"].map(str::to_owned).into(), ..Old::default() };
+    let root = Root::open(dir.path()).unwrap();
+    let report = audit::run(&root, &old, &Now::default(), &Policy::nobody(), &[]).unwrap();
+    assert_eq!((report.findings.len(), report.unseen.len(), report.left_out.len()), (1, 1, 1));
+    told(&to_value(&report).unwrap());
+    told(&to_value(&old).unwrap());
+}

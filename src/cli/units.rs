@@ -16,10 +16,17 @@ pub struct Args {
     /// Write the files into this directory, which must not have them yet, instead of printing them
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+    /// Have systemd read them anew if it knows others, before the target's guests start
+    #[arg(long, hide = true, conflicts_with = "to")]
+    pub catch_up: bool,
 }
 
 /// Prints or writes it. A guest whose files are wrong is no failure: it has a unit that says so.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    if args.catch_up {
+        boot::catch_up(&context.host, &context.paths).context("telling systemd of the site as it is now")?;
+        return Ok(Exit::Done);
+    }
     let made = boot::generated(&context.host, &context.paths)?;
     if let Some(dir) = &args.to {
         made.write(&context.host, dir)?;

@@ -184,5 +184,7 @@ fn carry(interfaces: &mut [Interface]) {
     bond.automatic.ipv4 |= first.automatic.ipv4;
     bond.automatic.ipv6 |= first.automatic.ipv6;
     bond.mtu = bond.mtu.or(first.mtu);
+    // Others know the guest by it.
+    bond.mac = bond.mac.or(first.mac);
     interfaces[0] = Interface { mtu: first.mtu, ..Interface::card(first.name, first.mac) };
 }

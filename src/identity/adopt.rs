@@ -49,14 +49,14 @@ mod tests {
     use super::*;
     use crate::host::root::Root;
     use crate::identity::edits::tests::identity;
-    use crate::identity::personalise::Plan;
+    use crate::identity::personalise::{Plan, Scrubbing};
 
     #[test]
     fn a_filesystem_that_has_an_identity_keeps_it_when_it_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let mut identity = identity(0);
-        Plan::make(&root, &mut identity, None).unwrap().apply(&root).unwrap();
+        Plan::make(&root, &mut identity, None, &Scrubbing::default()).unwrap().apply(&root).unwrap();
         let adopted = from_tree(&root, "ce", Some(identity.assigned.filesystem_uuid)).unwrap();
         assert!(adopted == identity.assigned);
     }

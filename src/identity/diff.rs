@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::host::root::Root;
     use crate::identity::edits::tests::identity;
-    use crate::identity::personalise::Plan;
+    use crate::identity::personalise::{Plan, Scrubbing};
 
     #[test]
     fn what_is_shown_is_what_is_then_changed_and_afterwards_there_is_nothing_to_show() {
@@ -147,7 +147,7 @@ mod tests {
         std::os::unix::fs::symlink("/run/x", dir.path().join("etc/resolv.conf")).unwrap();
         let root = Root::open(dir.path()).unwrap();
         let mut identity = identity(0);
-        let plan = Plan::make(&root, &mut identity, None).unwrap();
+        let plan = Plan::make(&root, &mut identity, None, &Scrubbing::default()).unwrap();
         let shown = differences(&root, &plan.edits).unwrap();
         let of = |path: &str| shown.iter().find(|found| found.path == Path::new(path)).unwrap();
         assert!(of("/etc/hostname").text.ends_with("-old\n+ce\n"), "{}", of("/etc/hostname").text);
@@ -161,7 +161,7 @@ mod tests {
         let mut changed = plan.apply(&root).unwrap().changed;
         changed.sort();
         assert_eq!(changed, shown.iter().map(|found| found.path.clone()).collect::<Vec<_>>());
-        let plan = Plan::make(&root, &mut identity, None).unwrap();
+        let plan = Plan::make(&root, &mut identity, None, &Scrubbing::default()).unwrap();
         assert_eq!(differences(&root, &plan.edits).unwrap(), []);
     }
 }

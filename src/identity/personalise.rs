@@ -11,15 +11,19 @@ use crate::host::Host;
 use crate::host::filesystem::Shape;
 use crate::host::root::Change;
 use crate::host::tree::Tree;
+use crate::identity::audit::Old;
 use crate::identity::edit::Edit;
 use crate::identity::edits::{digest, edits};
 use crate::identity::found::Found;
+use crate::identity::known::{self, Class, Known};
 use crate::identity::network::{self, Note};
+use crate::identity::scrub::{self, Policy};
 use crate::identity::wanted::Identity;
 use crate::identity::{assigned, filesystem, registry, ssh};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::profile::record::{self, Compiled};
+use crate::profile::{Document, scrub_paths};
 
 /// What the host remembers of a disk that was personalised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +54,13 @@ pub struct Personalisation {
 
 /// Makes the guest's disk the guest: its identity is drawn if it has none yet, the filesystem grows to the disk's size
 /// and gets its UUID. The second time nothing changes. No guest may be running on the disk.
-pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Result<Personalisation> {
+pub fn disk(
+    host: &dyn Host,
+    paths: &Paths,
+    site: &Site,
+    guest: &Guest,
+    scrubbing: &Scrubbing,
+) -> Result<Personalisation> {
     let what = || format!("personalising guest '{}'", guest.name);
     let assigned = assigned::load_or_draw(host, paths, &guest.name).with_context(what)?;
     registry::check(host, paths, guest.name.as_str(), &assigned).with_context(what)?;
@@ -59,13 +69,17 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: true };
     let mut done = Personalisation::default();
     let document = record::wanted(site, guest).with_context(what)?;
+    let scrubbing = &scrubbing.with_profile(&document).with_context(what)?;
     let mut compiled = Compiled::default();
     // If this is cut short, the record must not say that the disk is up to date.
     forget(host, paths, &guest.name).with_context(what)?;
     host.edit_disk(&paths.disk(&guest.name), shape, &mut |root, found| {
-        let plan = Plan::make(root, &mut identity, Some(found.uuid))?;
+        let plan = Plan::make(root, &mut identity, Some(found.uuid), scrubbing)?;
         if plan.drawn {
             assigned::store(host, paths, &guest.name, &identity.assigned)?;
+        }
+        if let Some(old) = &plan.old {
+            host.write(&paths.old_identity(&guest.name), &old.to_json()?, 0o600)?;
         }
         done = plan.apply(root)?;
         done.changed.extend(compiled.replace_by(root, &document)?);
@@ -78,13 +92,43 @@ pub fn disk(host: &dyn Host, paths: &Paths, site: &Site, guest: &Guest) -> Resul
     Ok(done)
 }
 
+/// What of an old machine goes, where it is not as usual.
+#[derive(Debug, Clone, Default)]
+pub struct Scrubbing {
+    /// Classes that stay, although they would go.
+    pub keep: Vec<Class>,
+    /// Classes that go, although they would stay.
+    pub scrub: Vec<Class>,
+    /// Scrub lists of profiles.
+    pub extra: Vec<Known>,
+}
+
+impl Scrubbing {
+    /// With the scrub list of the profile that the machine is to have.
+    pub fn with_profile(&self, document: &Document) -> Result<Self> {
+        let mut with = self.clone();
+        let patterns: Vec<String> = scrub_paths(document).into_iter().map(|path| path.pattern).collect();
+        with.extra.push(Known::of_profile(&document.profile, &patterns, known::Action::Clear)?);
+        Ok(with)
+    }
+
+    /// What goes from a filesystem that is, or is not yet, the machine that it is to be.
+    fn policy(&self, is_same: bool) -> Policy {
+        let usual = if is_same { Policy::same_machine() } else { Policy::another_machine() };
+        let kept = self.keep.iter().fold(usual, |policy, class| policy.keep(*class));
+        self.scrub.iter().fold(kept, |policy, class| policy.scrub(*class))
+    }
+}
+
 /// All that is to be done to a tree, before any of it is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// In the order in which they are made.
     pub edits: Vec<Edit>,
     /// What whoever asked for it should know.
     pub notes: Vec<Note>,
+    /// What the filesystem was, if it becomes another machine: to be kept, so that what is left of it can be looked for.
+    pub old: Option<Old>,
     /// Whether the identity was given something new on the way that has to be kept before it is written anywhere.
     pub drawn: bool,
 }
@@ -92,16 +136,31 @@ pub struct Plan {
 impl Plan {
     /// Looks at a tree and says what makes it that machine. `uuid` is what its filesystem has now; a tree that is not a
     /// filesystem of its own has none, and what names filesystems in it is left alone.
-    pub fn make(tree: &dyn Tree, identity: &mut Identity, uuid: Option<[u8; 16]>) -> Result<Self> {
+    pub fn make(
+        tree: &dyn Tree,
+        identity: &mut Identity,
+        uuid: Option<[u8; 16]>,
+        scrubbing: &Scrubbing,
+    ) -> Result<Self> {
         let found = Found::look(tree)?;
         let keys = ssh::wanted_types(tree)?;
         let drawn = identity.assigned.complete(&keys, &identity.hostname)?;
-        let mut edits = edits(identity, &found, tree, &keys)?;
+        let mut assigns = edits(identity, &found, tree, &keys)?;
         if let Some(old) = uuid {
-            edits.extend(filesystem::edits(tree, old, identity.assigned.filesystem_uuid)?);
+            assigns.extend(filesystem::edits(tree, old, identity.assigned.filesystem_uuid)?);
         }
+        let is_same = found.machine_id.as_deref() == Some(identity.assigned.machine_id.as_str());
+        let policy = scrubbing.policy(is_same).sparing(assigns.iter().map(Edit::path));
+        let mut edits = scrub::edits(tree, &policy, &scrubbing.extra)?;
+        // By its machine-id a filesystem is known to be the machine, and nothing is scrubbed any more: it comes when all
+        // else is done.
+        let (last, first): (Vec<Edit>, Vec<Edit>) =
+            assigns.into_iter().partition(|edit| edit.path() == Path::new("/etc/machine-id"));
+        edits.extend(first);
+        edits.extend(last);
+        let old = if is_same { None } else { Some(Old::from_tree(tree)?) };
         let notes = network::render(identity, &found.network).notes;
-        Ok(Self { edits, notes, drawn })
+        Ok(Self { edits, notes, old, drawn })
     }
 
     /// Does it. What is so already is not touched.
@@ -153,7 +212,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     fn tree(root: &Root, identity: &mut Identity) -> Result<Personalisation> {
-        Plan::make(root, identity, None)?.apply(root)
+        Plan::make(root, identity, None, &Scrubbing::default())?.apply(root)
     }
 
     fn debian(dir: &Path) {

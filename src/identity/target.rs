@@ -28,6 +28,9 @@ pub enum Target {
 /// What to do with the tree; it is also told the UUID of the filesystem, where the tree is one of its own.
 pub type Work<'a> = &'a mut dyn FnMut(&dyn Tree, Option<[u8; 16]>) -> Result<()>;
 
+/// As [`Work`], for what needs more of the kernel than a [`Tree`] can.
+pub type RootWork<'a> = &'a mut dyn FnMut(&Root, Option<[u8; 16]>) -> Result<()>;
+
 impl Target {
     /// Opens it for a look that changes nothing.
     pub fn look(&self, host: &dyn Host, work: Work<'_>) -> Result<()> {
@@ -37,6 +40,19 @@ impl Target {
             }
             Self::Offline(disk) => offline::look(disk, &mut |tree, uuid| work(tree, Some(uuid))),
             Self::Tree(dir) => work(&open_tree(dir)?, None),
+        }
+    }
+
+    /// As [`Target::look`], only where it can be mounted.
+    pub fn look_at_root(&self, host: &dyn Host, look: RootWork<'_>) -> Result<()> {
+        match self {
+            Self::Volume(volume) => {
+                host.look_at_volume(volume, &mut |root, found| look(root, Some(found.uuid)))
+            }
+            Self::Offline(disk) => {
+                bail!("'{}' has to be mounted for this, which takes root", disk.display())
+            }
+            Self::Tree(dir) => look(&open_tree(dir)?, None),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What systemd knows of the site, and has to be told: the generator's part and that of the commands.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,9 +8,10 @@ use anyhow::Result;
 use crate::config::site::Guest;
 use crate::config::{LoadOptions, lenient};
 use crate::host::Host;
+use crate::host::programs::Program;
 use crate::names::GuestName;
 use crate::paths::Paths;
-use crate::service::generate::{Around, Generated, KVM_GROUP};
+use crate::service::generate::{Around, Generated, KVM_GROUP, TARGET_WANTS};
 use crate::service::{desired, limits};
 
 /// Where a unit may be installed (systemd.unit(5)).
@@ -100,10 +102,40 @@ pub fn is_known(host: &dyn Host, paths: &Paths) -> Result<bool> {
     Ok(known && generated(host, paths)?.is_in(host, Path::new(GENERATED))?)
 }
 
+/// Before the target's guests start: has systemd know what its generator could not see, since that runs before any
+/// filesystem is mounted, and the state may be on one of its own. Guests that were asked to run are started then; those that
+/// were stopped on purpose and are about to start are not.
+pub fn catch_up(host: &dyn Host, paths: &Paths) -> Result<()> {
+    if is_known(host, paths)? {
+        return Ok(());
+    }
+    let systemctl = |args: &[&str]| Program::new("systemctl").args(["--quiet", "--no-block"]).args(args);
+    let before = wanted(host)?;
+    host.run(&Program::new("systemctl").arg("daemon-reload"))?;
+    let after = wanted(host)?;
+    for unit in after.difference(&before) {
+        host.run(&systemctl(&["start", unit]))?;
+    }
+    for unit in before.difference(&after) {
+        let by_name = host.stat(&Path::new(OWN_UNITS).join(TARGET_WANTS).join(unit))?.is_some();
+        // One that runs was started by somebody.
+        let runs = || host.run_any(&systemctl(&["is-active", unit])).map(|ran| ran.status == 0);
+        if !by_name && !runs()? {
+            host.run(&systemctl(&["stop", unit]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Units that come up with the target because the generator says so.
+fn wanted(host: &dyn Host) -> Result<BTreeSet<String>> {
+    Ok(host.list(&Path::new(GENERATED).join(TARGET_WANTS))?.into_iter().collect())
+}
+
 /// Whether the guest was enabled by name, as `systemctl enable` does.
 pub fn is_enabled(host: &dyn Host, guest: &GuestName) -> Result<bool> {
-    let link = format!("gridgate.target.wants/{}", super::generate::unit(guest));
-    Ok(host.stat(&Path::new(OWN_UNITS).join(link))?.is_some())
+    let link = Path::new(OWN_UNITS).join(TARGET_WANTS).join(super::generate::unit(guest));
+    Ok(host.stat(&link)?.is_some())
 }
 
 /// Whether the site comes up with the host at all.
@@ -122,6 +154,7 @@ mod tests {
     use super::*;
     use crate::host::files::Files;
     use crate::host::model::Model;
+    use crate::host::recorder::Recorder;
 
     #[test]
     fn the_last_assignment_in_an_environment_file_wins() {
@@ -142,6 +175,22 @@ mod tests {
         assert!(!is_known(&host, &paths).unwrap());
         assert_eq!(host.list(&dir).unwrap(), ["own.conf"]);
         assert!(is_known(&host, &paths).unwrap(), "the second time");
+    }
+
+    #[test]
+    fn systemd_is_told_anew_only_of_what_it_does_not_know() {
+        let scratch = tempfile::tempdir().unwrap();
+        let model = Model::new(scratch.path());
+        let paths = Paths::new(&scratch.path().join("none"), scratch.path());
+        let told = || {
+            let host = Recorder::new(&model, None);
+            catch_up(&host, &paths).unwrap();
+            host.calls().into_iter().filter(|call| call.starts_with("run_any")).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [""; 0]);
+        let stale = Path::new(GENERATED).join("gridgate-guest@gone.service.d/gridgate.conf");
+        model.write(&stale, b"", 0o644).unwrap();
+        assert_eq!(told(), ["run_any systemctl daemon-reload"]);
     }
 
     #[test]

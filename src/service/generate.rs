@@ -56,7 +56,8 @@ pub enum Content {
     Link(PathBuf),
 }
 
-const TARGET_WANTS: &str = "gridgate.target.wants";
+/// Where links to the units are that come up with the target.
+pub const TARGET_WANTS: &str = "gridgate.target.wants";
 /// The group that udev gives `/dev/kvm`.
 pub const KVM_GROUP: &str = "kvm";
 /// What is left when the ladder's last rung has failed is systemd's; a disk in trouble takes its time.

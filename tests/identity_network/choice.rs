@@ -151,3 +151,16 @@ fn traps_in_place_of_network_files_are_replaced_and_lead_nowhere() {
     assert!(guest.text(&format!("{etc}/11-gridgate-net0.network")).contains("[Match]"));
     assert!(!guest.has(&format!("{etc}/05-wait.network")));
 }
+
+#[test]
+fn a_directory_with_more_files_than_any_machine_has_is_refused_without_reading_them() {
+    let guest = Guest::new(Distribution::DebianNetworkd);
+    for number in 0..2100 {
+        guest.file(&format!("etc/systemd/network/{number}.network"), "");
+    }
+    let why = Found::look(&guest.root).unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "looking at '/etc/systemd/network' in the guest: it has more than 2000 entries"
+    );
+}

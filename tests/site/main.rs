@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
 mod backends;
+mod clones;
 mod crashes;
 mod input;
+mod interfaces;
 mod interrupts;
 mod life;
 mod limits;

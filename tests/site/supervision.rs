@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{TestSite, eventually, kill, take_over};
+use crate::support::{Running, TestSite, eventually, kill, take_over};
 
 /// What happened to a guest, oldest first: the names of the events, and the events.
 fn happened(site: &TestSite, guest: &str) -> (Vec<String>, Vec<Value>) {
@@ -124,20 +124,23 @@ fn a_container_that_reboots_comes_back_whoever_saw_it_and_so_does_one_that_was_k
     assert_eq!(site.status("ce")["last_exit"]["by"], "guest");
 }
 
+/// Attaches to the console of `ce` and types a line.
+fn types(site: &TestSite, line: &str) -> Running {
+    let mut shell = std::process::Command::new("sh");
+    // What is typed goes on after a while, so that the console is attached long enough to take it.
+    let script = "(printf '%s\\n' \"$0\"; sleep 5) | exec \"$@\"";
+    shell.args(["-c", script, line]).arg(env!("CARGO_BIN_EXE_gridgate"));
+    shell.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
+    shell.args(["console", "--take", "ce"]);
+    site.spawn(shell)
+}
+
 /// Under emulation a boot to the login prompt takes a minute on a busy machine: a shell in place of init is enough.
 #[test]
 fn a_whole_machine_tells_a_reset_from_a_panic_and_both_from_a_signal() {
     let extra = "backend = \"qemu\"\nmemory = \"512M\"\nkernel_args = \"init=/bin/sh quiet\"\nready = [\"console:^# $\"]";
     let Some(site) = TestSite::quick(&["ce"], extra) else { return };
-    let types = |line: &str| {
-        let mut shell = std::process::Command::new("sh");
-        // What is typed goes on after a while, so that the console is attached long enough to take it.
-        let script = format!("(echo '{line}'; sleep 5) | exec \"$@\"");
-        shell.args(["-c", &script, "sh"]).arg(env!("CARGO_BIN_EXE_gridgate"));
-        shell.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
-        shell.args(["console", "--take", "ce"]);
-        site.spawn(shell)
-    };
+    let types = |line: &str| types(&site, line);
     site.run(&["up"]).exits(0);
     let pid = site.pid("ce");
     let console = types("mount -t proc proc /proc; echo b >/proc/sysrq-trigger");
@@ -162,6 +165,29 @@ fn a_whole_machine_tells_a_reset_from_a_panic_and_both_from_a_signal() {
         (&stopped["by"], &stopped["how"]),
         (&json!("killed"), &json!("its hypervisor was told to end"))
     );
+}
+
+/// As much of the QEMU guest agent as is asked of it: a shell that answers on the port of that name. There is nothing
+/// to be read there as long as nobody asks.
+const AGENT: &str = "mount -t proc p /proc; mount -t sysfs s /sys; modprobe virtio_console; \
+    port=$(grep -l guest_agent /sys/class/virtio-ports/*/name | cut -d/ -f5); exec 3<>/dev/$port; \
+    while :; do read -r line <&3 || sleep 0.1; case $line in *guest-sync*) id=${line##*:}; printf \"\\377{\\\"return\\\":${id%%\\}*}}\\n\" >&3;; \
+    *guest-shutdown*) echo o >/proc/sysrq-trigger;; esac; done";
+
+#[test]
+fn an_agent_in_the_guest_makes_it_ready_and_is_the_first_to_be_asked_when_it_is_stopped() {
+    let extra = "backend = \"qemu\"\nmemory = \"512M\"\nkernel_args = \"init=/bin/sh quiet\"\n\
+                 ready = [\"console:^# $\", \"agent\"]\nready_timeout = \"10m\"";
+    let Some(site) = TestSite::quick(&["ce"], extra) else { return };
+    let up = site.start(&["up"]);
+    let missing = |site: &TestSite| site.status("ce")["missing"].clone();
+    eventually("its shell is there", || (missing(&site) == json!(["agent"])).then_some(()));
+    let console = types(&site, AGENT);
+    up.end().exits(0).says("ce: ready after ");
+    site.run(&["stop", "ce"]).exits(0).says(", asked by its agent");
+    console.end();
+    let exit = site.status("ce")["last_exit"].clone();
+    assert_eq!((&exit["by"], &exit["rung"]), (&json!("host"), &json!("agent")));
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn down_leaves_no_unit_and_no_network_and_up_makes_them_again(machine: &Machine)
 fn a_boot_brings_up_what_ran_in_its_order_and_nothing_else() {
     with_guests(|machine| {
         machine.tell("systemctl enable gridgate.target");
+        machine.change("guests/se.toml", "role = \"se\"", "role = \"se\"\ndelay = \"3s\"");
         machine.power_off();
         machine.boot();
         machine.tell("gridgate wait se --timeout 90s");
@@ -205,6 +206,12 @@ fn a_boot_brings_up_what_ran_in_its_order_and_nothing_else() {
         let ready = moment(machine, "gridgate-ready@ce", "ActiveEnterTimestampMonotonic");
         let started = moment(machine, "gridgate-guest@se", "ExecMainStartTimestampMonotonic");
         assert!(started >= ready, "se started at {started} us, ce was ready at {ready} us");
+        let noted = |guest: &str, file: &str, field: &str| {
+            let text = machine.tell(&format!("cat /run/gridgate/*/guests/{guest}/{file}.json"));
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()[field].as_u64().unwrap()
+        };
+        let (ready, launched) = (noted("ce", "ready", "ready_at_ms"), noted("se", "run", "launched_at_ms"));
+        assert!(launched >= ready + 3000, "ce was ready at {ready}, se launched at {launched}");
         for guest in ["ce", "se"] {
             assert_eq!(rung(machine, guest), "asked", "how the machine's end was {guest}'s");
             assert_eq!(machine.status(guest), RUNNING);
@@ -217,7 +224,12 @@ fn a_boot_brings_up_what_ran_in_its_order_and_nothing_else() {
         let first = moment(machine, "gridgate-guest@se", "InactiveEnterTimestampMonotonic");
         let second = moment(machine, "gridgate-guest@ce", "ActiveExitTimestampMonotonic");
         assert!(second >= first, "ce was stopped at {second} us, se was down at {first} us");
-        machine.tell("systemctl start gridgate.target && gridgate wait se --timeout 90s");
+        machine.tell("systemctl start gridgate.target");
+        machine.eventually("se waits for its delay", || {
+            let told = machine.show("gridgate-guest@se", "StatusText");
+            (told.starts_with("starts in ") && told.ends_with(" s, as its delay has it")).then_some(())
+        });
+        machine.tell("gridgate wait se --timeout 90s");
         assert_eq!(machine.active_units(), with_target);
 
         machine.tell("gridgate stop ce");

@@ -10,11 +10,14 @@ use ipnet::IpNet;
 use crate::cli::{Ending, Exit};
 use crate::config::interface::{Automatic, FIRST_INTERFACE, Interface, InterfaceKind};
 use crate::identity::assigned::Assigned;
+use crate::identity::known::Class;
+use crate::identity::personalise::Scrubbing;
 use crate::identity::wanted::{HostLine, Identity};
 use crate::names::{GuestName, ImageName, MacAddr};
 
 const WHAT: &str = "What to write into";
 const WHO: &str = "Whose identity";
+const OLD: &str = "What is there of an old machine";
 
 /// Write an identity into a disk, image or tree
 ///
@@ -77,9 +80,29 @@ pub struct Args {
     /// Show what would change, file by file, and change nothing; exit 3 if anything would
     #[arg(long)]
     pub diff: bool,
+    /// Look for what is left of an old identity, in known places and in every file; exit 3 if anything is
+    #[arg(long, conflicts_with = "diff", help_heading = OLD)]
+    pub audit: bool,
+    /// Whose identity to look for: a guest of the site, or a file (JSON); again for further ones
+    #[arg(long, value_name = "GUEST|FILE", help_heading = OLD)]
+    pub old: Vec<String>,
+    /// Erase instead of assign: make a golden image out of a used disk
+    #[arg(long, conflicts_with_all = ["audit", "as_guest", "hostname", "new_identity", "keep_identity"], help_heading = OLD)]
+    pub seal: bool,
+    /// Let what belongs to a class stay: logs, caches, history, users, services and so on
+    #[arg(long, value_name = "CLASS", help_heading = OLD)]
+    pub keep: Vec<Class>,
+    /// Let what belongs to a class go, although it would stay
+    #[arg(long, value_name = "CLASS", help_heading = OLD)]
+    pub scrub: Vec<Class>,
 }
 
 impl Args {
+    /// What goes of an old machine, where it is not as usual.
+    pub fn scrubbing(&self) -> Scrubbing {
+        Scrubbing { keep: self.keep.clone(), scrub: self.scrub.clone(), extra: Vec::new() }
+    }
+
     /// The identity that the options describe; what is drawn for it is not in it yet.
     pub fn described(&self, hostname: &GuestName) -> Result<Identity> {
         let hostname = hostname.as_str().to_owned();

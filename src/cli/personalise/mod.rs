@@ -1,7 +1,10 @@
 //! `gridgate personalise`: a filesystem that was one machine becomes another.
 
 mod args;
+mod audit;
+mod seal;
 mod show;
+mod who;
 
 use anyhow::{Context as _, Result};
 
@@ -10,23 +13,23 @@ pub use args::Args;
 use super::{Context, Ending, Exit};
 use crate::config::site::{Guest, Site};
 use crate::console::record::RunRecord;
-use crate::host::Host;
 use crate::host::files::Files;
 use crate::host::filesystem::Shape;
 use crate::host::tree::Tree;
 use crate::host::volume::Volume;
-use crate::identity::assigned::{self, Assigned};
+use crate::identity::assigned::Assigned;
 use crate::identity::diff::{Difference, differences};
 use crate::identity::personalise::{self, Personalisation, Plan};
 use crate::identity::target::Target;
-use crate::identity::wanted::Identity;
 use crate::identity::{adopt, registry};
 use crate::image::store;
 use crate::names::GuestName;
 use crate::paths::Paths;
-use crate::profile::{Document, compile, record};
+use crate::profile::compile;
 
-/// Exit 3 if `--diff` would change something.
+use who::{Draw, Who};
+
+/// Exit 3 if `--diff` would change something, or `--audit` finds something.
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     match (&args.guest, &args.as_guest) {
         (Some(guest), None) => own_disk(guest, args, context),
@@ -49,12 +52,18 @@ fn own_disk(name: &GuestName, args: &Args, context: &Context) -> Result<Exit> {
         return Err(Ending::error(Exit::Failed, format!("guest '{name}' has no disk yet\n{hint}")));
     }
     let who = Who::Guest { site: &site, guest };
+    let target = Target::Volume(Volume::whole(&paths.disk(name)));
+    if args.audit {
+        return audit::run(&target, Some(&who), args, context);
+    }
+    if args.seal {
+        return seal::run(&target, Some(name), args, context);
+    }
     if args.diff {
-        let target = Target::Volume(Volume::whole(&paths.disk(name)));
         return diff(&target, &who, args, context);
     }
-    renew(&Target::Volume(Volume::whole(&paths.disk(name))), &who, args, context)?;
-    let done = personalise::disk(host, paths, &site, guest).map_err(half_way)?;
+    renew(&target, &who, args, context)?;
+    let done = personalise::disk(host, paths, &site, guest, &args.scrubbing()).map_err(half_way)?;
     finish(&who, &done, context)
 }
 
@@ -90,7 +99,7 @@ fn turn(from: &GuestName, to: &GuestName, args: &Args, context: &Context) -> Res
     host.rename(&paths.disk(from), &paths.disk(to))?;
     context.progress.say(&format!("{from}: its disk is now that of {to}"));
     renew(&Target::Volume(Volume::whole(&paths.disk(to))), &who, args, context)?;
-    let done = personalise::disk(host, paths, &site, guest).map_err(half_way)?;
+    let done = personalise::disk(host, paths, &site, guest, &args.scrubbing()).map_err(half_way)?;
     finish(&who, &done, context)
 }
 
@@ -101,14 +110,21 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
         None => None,
     };
     let who = match (&args.as_guest, &site, &args.hostname) {
-        (Some(name), Some(site), _) => Who::Guest { site, guest: of_site(site, name, context)? },
-        (_, _, Some(hostname)) => Who::Machine(Box::new(args.described(hostname)?)),
-        _ => {
-            let message = "whose identity is it to have?\nhint: --as GUEST, or --hostname NAME with --address, --mac and so on";
-            return Err(Ending::error(Exit::Usage, message));
-        }
+        (Some(name), Some(site), _) => Some(Who::Guest { site, guest: of_site(site, name, context)? }),
+        (_, _, Some(hostname)) => Some(Who::Machine(Box::new(args.described(hostname)?))),
+        _ => None,
     };
     let target = target(args, context)?;
+    if args.audit {
+        return audit::run(&target, who.as_ref(), args, context);
+    }
+    if args.seal && args.image.is_none() {
+        return seal::run(&target, None, args, context);
+    }
+    let Some(who) = who else {
+        let message = "whose identity is it to have?\nhint: --as GUEST, or --hostname NAME with --address, --mac and so on";
+        return Err(Ending::error(Exit::Usage, message));
+    };
     if args.diff {
         return diff(&target, &who, args, context);
     }
@@ -124,9 +140,10 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
     let mut identity = who.identity(context, Draw::AndKeep)?;
     let mut done = Personalisation::default();
     let document = who.profile()?;
+    let scrubbing = who.scrubbing(&args.scrubbing())?;
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: false };
     let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
-        let plan = Plan::make(root, &mut identity, uuid)?;
+        let plan = Plan::make(root, &mut identity, uuid, &scrubbing)?;
         if plan.drawn {
             who.keep(context, &identity.assigned)?;
         }
@@ -180,84 +197,6 @@ fn target(args: &Args, context: &Context) -> Result<Target> {
     Ok(Target::Volume(Volume::find(host, &file, args.partition)?))
 }
 
-/// Whose identity it is.
-enum Who<'a> {
-    Guest { site: &'a Site, guest: &'a Guest },
-    Machine(Box<Identity>),
-}
-
-/// Whether what a look draws is kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Draw {
-    /// It is the identity from now on.
-    AndKeep,
-    /// It is forgotten again.
-    ForALook,
-}
-
-impl Who<'_> {
-    fn name(&self) -> &str {
-        match self {
-            Self::Guest { guest, .. } => guest.name.as_str(),
-            Self::Machine(identity) => &identity.fqdn,
-        }
-    }
-
-    /// What a guest of the site is configured to be, too; nobody says so of another machine.
-    fn profile(&self) -> Result<Option<Document>> {
-        match self {
-            Self::Guest { site, guest } => Ok(Some(record::wanted(site, guest)?)),
-            Self::Machine(_) => Ok(None),
-        }
-    }
-
-    fn profile_differences(&self, root: &dyn Tree) -> Result<Vec<Difference>> {
-        let Some(document) = self.profile()? else { return Ok(Vec::new()) };
-        let plan = compile::Plan::make(root, &document)?;
-        Ok(crate::profile::diff::differences(root, &plan)?.into_iter().map(show::of_profile).collect())
-    }
-
-    fn kept(&self, context: &Context) -> Result<Option<Assigned>> {
-        let (host, paths) = (&context.host, &context.paths);
-        match self {
-            Self::Guest { guest, .. } => assigned::load(host, paths, &guest.name),
-            Self::Machine(identity) => assigned::load_machine(host, paths, &identity.fqdn),
-        }
-    }
-
-    fn keep(&self, context: &Context, assigned: &Assigned) -> Result<()> {
-        let (host, paths) = (&context.host, &context.paths);
-        match self {
-            Self::Guest { guest, .. } => assigned::store(host, paths, &guest.name, assigned),
-            Self::Machine(identity) => assigned::store_machine(host, paths, &identity.fqdn, assigned),
-        }
-    }
-
-    fn identity(&self, context: &Context, draw: Draw) -> Result<Identity> {
-        let (host, paths) = (&context.host as &dyn Host, &context.paths);
-        let assigned = match self.kept(context)? {
-            Some(assigned) => assigned,
-            None => {
-                let assigned = Assigned::draw(self.name())?;
-                if draw == Draw::AndKeep {
-                    self.keep(context, &assigned)?;
-                }
-                assigned
-            }
-        };
-        Ok(match self {
-            Self::Guest { site, guest } => {
-                let site_key = match (draw, host.read(&paths.site_key())?) {
-                    (Draw::ForALook, None) => String::new(),
-                    _ => assigned::site_key(host, paths, site.name.as_str())?,
-                };
-                Identity::of(site, guest, assigned, &site_key)
-            }
-            Self::Machine(described) => Identity { assigned, ..Identity::clone(described) },
-        })
-    }
-}
-
 /// `--keep-identity` and `--new-identity` change what is kept of the machine before its filesystem is.
 fn renew(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Result<()> {
     let fresh = if args.new_identity {
@@ -285,13 +224,14 @@ fn clash(context: &Context, who: &Who<'_>, assigned: &Assigned) -> Result<()> {
 fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Result<Exit> {
     let mut identity = who.identity(context, Draw::ForALook)?;
     let mut found: Vec<Difference> = Vec::new();
+    let scrubbing = who.scrubbing(&args.scrubbing())?;
     let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         if args.new_identity {
             identity.assigned = Assigned::draw(who.name())?;
         } else if args.keep_identity {
             identity.assigned = adopt::from_tree(root, who.name(), uuid)?;
         }
-        let plan = Plan::make(root, &mut identity, uuid)?;
+        let plan = Plan::make(root, &mut identity, uuid, &scrubbing)?;
         found = differences(root, &plan.edits)?;
         found.extend(who.profile_differences(root)?);
         show::notes(context, who.name(), &plan.notes);

@@ -392,8 +392,12 @@ impl Holder {
     pub(super) fn conclude(&mut self, id: u32) {
         let Some(console) = self.consoles.get_mut(&id) else { return };
         let Some(run) = console.run.as_mut() else { return };
-        if !run.watch.conclude(Instant::now()) {
-            return;
+        let (concluded, news) = (run.watch.conclude(Instant::now()), run.watch.has_news());
+        if !concluded {
+            // Who asks what is still missing is told as it is.
+            return if news {
+                self.write_ready(id)
+            };
         }
         run.settle_at = None;
         let (guest, record) = (console.guest.clone(), run.watch.record().clone());

@@ -85,6 +85,8 @@ pub struct Watch {
     signs: Vec<Sign>,
     lines: Lines,
     deadline: Option<Instant>,
+    /// How many signs had been seen when that was last asked for.
+    known: usize,
 }
 
 impl Watch {
@@ -123,7 +125,7 @@ impl Watch {
         let began = Moment { at_ms: record.began_at_ms, up_ms: record.began_up_ms.unwrap_or(began.up_ms) };
         let limit = Duration::from_millis(settings.ready_timeout_ms);
         let deadline = (!limit.is_zero()).then(|| now + limit.saturating_sub(began.elapsed()));
-        let mut watch = Self { record, began, signs, lines: Lines::default(), deadline };
+        let mut watch = Self { record, began, signs, lines: Lines::default(), deadline, known: 0 };
         // One that was ready before has a whole span for its next sign of life.
         watch.expect_beats(now);
         if watch.record.state == ReadyState::Ready {
@@ -274,6 +276,12 @@ impl Watch {
             self.let_go();
         }
         true
+    }
+
+    /// Whether another number of signs has been seen than at the last call.
+    pub fn has_news(&mut self) -> bool {
+        let seen = self.record.checks.iter().filter(|check| check.at_ms.is_some()).count();
+        std::mem::replace(&mut self.known, seen) != seen
     }
 
     /// Patterns and their caches are the largest thing that a console has.

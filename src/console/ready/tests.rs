@@ -53,8 +53,10 @@ fn a_login_prompt_is_seen_across_any_two_chunks() {
 fn all_signs_must_be_seen() {
     let checks = vec![ReadyCheck::Login, ReadyCheck::Console("^service .* up$".to_owned())];
     let mut watch = self::watch(&run(), &settings(checks, 0), None).unwrap();
+    assert!(!watch.has_news());
     watch.output(b"ce login: ");
     assert_eq!(state(&mut watch), ReadyState::Waiting);
+    assert!(watch.has_news() && !watch.has_news());
     watch.output(b"\r\nservice gatekeeper up\r\n");
     assert_eq!(state(&mut watch), ReadyState::Ready);
     assert!(watch.record().checks.iter().all(|c| c.at_ms.is_some()));

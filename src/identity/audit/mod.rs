@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 
 use crate::host::root::Root;
 use crate::identity::edit::Edit;
-use crate::identity::known::{Known, Table, homes};
+use crate::identity::known::{Class, Known, Table, homes};
 use crate::identity::scrub::Policy;
 use crate::identity::wanted::Identity;
 
@@ -97,6 +97,12 @@ pub fn run(root: &Root, old: &Old, now: &Now, policy: &Policy, extra: &[Known]) 
     let what = || "looking for what is left of an old identity";
     let table = Table::with(extra);
     let homes = homes(root).with_context(what)?;
+    let mut old = old.clone();
+    if !policy.scrubs(Class::Secrets) {
+        // They were kept on purpose.
+        old.secrets.clear();
+    }
+    let old = &old;
     let needles = needles::Needles::of(old, now);
     let mut found = known::look(root, &table, &homes, old, now, policy).with_context(what)?;
     let searched = walk::search(root, &needles, old, now).with_context(what)?;

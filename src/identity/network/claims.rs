@@ -40,10 +40,15 @@ const PLACES: [(Renderer, &str); 9] = [
 pub fn look(tree: &dyn Tree) -> Result<(Vec<Claim>, bool)> {
     let (mut claims, mut kept) = (Vec::new(), false);
     for (renderer, dir) in PLACES {
-        let names = tree.list(Path::new(dir))?;
+        let mut names = Vec::new();
+        tree.names(Path::new(dir), &mut |name, _| {
+            names.push(PathBuf::from(name));
+            names.len() <= MOST_FILES
+        })?;
         if names.len() > MOST_FILES {
             bail!("looking at '{dir}' in the guest: it has more than {MOST_FILES} entries");
         }
+        names.sort();
         for name in names {
             let path = Path::new(dir).join(&name);
             let name = name.to_string_lossy();

@@ -88,15 +88,10 @@ pub fn edits(wanted: &Wanted<'_>, found: &Found) -> Vec<Edit> {
     for (name, mac) in known {
         edits.push(link(name, 11, format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\n")));
     }
-    for nic in &wanted.interfaces {
-        // It has its card's hardware address, and would be renamed to it.
-        if let InterfaceKind::Vlan { .. } = nic.kind {
-            edits.push(link(
-                &nic.name,
-                10,
-                format!("[Match]\nOriginalName={}\n\n[Link]\nNamePolicy=\n", nic.name),
-            ));
-        }
+    for nic in wanted.interfaces.iter().filter(|nic| nic.kind != InterfaceKind::Ethernet) {
+        // It has a card's hardware address, and would be renamed to it.
+        let text = format!("[Match]\nOriginalName={}\n\n[Link]\nNamePolicy=\n", nic.name);
+        edits.push(link(&nic.name, 10, text));
     }
     edits
 }

@@ -11,11 +11,14 @@ use crate::host::root::Kind;
 use crate::host::tree::Tree;
 use crate::identity::audit::pem;
 use crate::identity::found::{Found, text};
-use crate::identity::known::{Action, Class, Descend, Table, homes};
+use crate::identity::known::{Action, Class, Descend, Known, Table, homes};
 use crate::names::MacAddr;
 
 /// No machine has more; a guest that claims to is not believed further.
 const MOST: usize = 1024;
+
+/// A shorter file may be found anywhere by chance.
+const SHORTEST_SECRET: usize = 8;
 
 pub(super) fn from_tree(tree: &dyn Tree) -> Result<Old> {
     let mut old = Old::default();
@@ -56,28 +59,30 @@ fn from_known_places(tree: &dyn Tree, old: &mut Old) -> Result<()> {
         looked_at += 1;
         if place.kind == Kind::Dir && place.known.action == Action::Clear && looked_at < MOST {
             for name in tree.list(&place.path)?.into_iter().take(MOST) {
-                one_file(tree, place.known.class, &place.path.join(name), old);
+                one_file(tree, place.known, &place.path.join(name), old);
             }
         } else if place.kind == Kind::File && looked_at < MOST {
-            one_file(tree, place.known.class, &place.path, old);
+            one_file(tree, place.known, &place.path, old);
         }
         Ok(Descend::Yes)
     })
 }
 
-fn one_file(tree: &dyn Tree, class: Class, path: &Path, old: &mut Old) {
+fn one_file(tree: &dyn Tree, known: &Known, path: &Path, old: &mut Old) {
     // A directory, or a file too large for what should be there.
     let Ok(Some(content)) = tree.read(path) else { return };
-    if content.is_empty() {
-        return;
-    }
-    if class == Class::Network {
+    if known.class == Class::Network {
         let text = String::from_utf8_lossy(&content);
         old.addresses.extend(addresses(&text));
         old.macs.extend(macs(&text));
         return;
     }
-    if path.extension().is_none_or(|extension| extension != "pub") {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // What is adjusted, or says who may log in, may rightly be the same on two machines.
+    let own = known.class == Class::Seeds
+        || matches!(known.action, Action::Remove | Action::Clear)
+        || name.starts_with("ssh_host_");
+    if own && content.len() >= SHORTEST_SECRET && !name.ends_with(".pub") {
         old.secrets.insert(blake3::hash(&content).to_hex().to_string());
     }
     for der in pem::blocks(&content) {

@@ -41,7 +41,7 @@ fn a_filesystem_says_what_it_was() {
     put("etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 AAAA root@ce01\n");
     put("etc/sysconfig/network-scripts/ifcfg-eth0", "HWADDR=52:54:00:AA:bb:01\nIPADDR=10.1.2.5\n");
     put("etc/iscsi/initiatorname.iscsi", "# x\nInitiatorName=iqn.1993-08.org.debian:01:abc\n");
-    put("etc/munge/munge.key", "secret");
+    put("etc/munge/munge.key", "a secret");
     let old = Old::from_tree(&Root::open(dir.path()).unwrap()).unwrap();
     assert_eq!(old.names, ["ce01", "ce01.old.org"].map(str::to_owned).into());
     assert_eq!(old.domain.as_deref(), Some("old.org"));
@@ -51,9 +51,9 @@ fn a_filesystem_says_what_it_was() {
     assert_eq!(old.uuids, ["11111111-2222-3333-4444-55555555555a".to_owned()].into());
     assert_eq!(old.labels, ["iqn.1993-08.org.debian:01:abc".to_owned()].into());
     assert_eq!(old.keys, ["ssh-ed25519 AAAA root@ce01".to_owned()].into());
-    assert_eq!(old.secrets, [blake3::hash(b"secret").to_hex().to_string()].into());
+    assert_eq!(old.secrets, [blake3::hash(b"a secret").to_hex().to_string()].into());
     let json = old.to_json().unwrap();
-    assert!(!String::from_utf8_lossy(&json).contains("secret\""));
+    assert!(!String::from_utf8_lossy(&json).contains("a secret"));
     assert_eq!(Old::from_json(&json).unwrap(), old);
 }
 
