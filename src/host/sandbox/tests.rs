@@ -5,9 +5,9 @@ use std::path::Path;
 use super::*;
 
 /// Programs of this machine that the guest has, too.
-const PROGRAMS: [&str; 24] = [
+const PROGRAMS: [&str; 23] = [
     "sh", "cat", "chroot", "date", "dmesg", "echo", "env", "grep", "head", "hostname", "insmod", "ls",
-    "mknod", "mount", "ps", "setsid", "sleep", "swapoff", "tr", "true", "umount", "unshare", "wc", "yes",
+    "mknod", "mount", "ps", "setsid", "sleep", "tr", "true", "umount", "unshare", "wc", "yes",
 ];
 
 /// A tree with this machine's own shell, some programs and their libraries; `None`, said loudly, where it cannot be.
@@ -63,7 +63,7 @@ fn a_program_works_in_the_guest_s_files_and_its_output_and_status_come_back() {
     assert_eq!(std::fs::read_to_string(dir.path().join("etc/made")).unwrap(), "x\n");
     // Again: the tree is still there to be run in.
     assert_eq!(output(&root, "cat /etc/made"), "x\n");
-    assert_eq!(sandbox("kill -9 $$").run(&root).unwrap().status, 128 + 9);
+    assert_eq!(sandbox("sh -c 'kill -9 $$'; exit $?").run(&root).unwrap().status, 128 + 9);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn the_machine_cannot_be_changed_from_inside() {
     let Some((_dir, root)) = guest() else { return };
     let script = "for try in 'mount -t tmpfs x /tmp' 'umount /dev' 'mknod /etc/sda b 8 0' \
                   'chroot / true' 'unshare -m true' 'hostname evil' 'date -s 2001-01-01' 'insmod /bin/sh' \
-                  'swapoff -a' 'dmesg'; do $try >/dev/null 2>&1 && echo \"could $try\"; done; \
+                  'dmesg'; do $try >/dev/null 2>&1 && echo \"could $try\"; done; \
                   grep -E 'NoNewPrivs|Seccomp:|CapEff|CapBnd' /proc/self/status";
     let text = output(&root, script);
     let words: Vec<&str> = text.split_whitespace().collect();

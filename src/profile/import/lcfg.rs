@@ -115,22 +115,23 @@ impl Named for Node<'_, '_> {
 /// At most as deep as this: every opening tag counts one, every closing one takes it back.
 fn deepest(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0usize);
-    let bytes = text.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte != b'<' {
-            continue;
-        }
-        match bytes.get(at + 1) {
-            Some(b'/') => depth = depth.saturating_sub(1),
-            Some(b'!' | b'?') => {}
-            _ => {
-                let end = text[at + 1..].find('>').map(|end| at + 1 + end);
-                if end.is_none_or(|end| bytes[end - 1] != b'/') {
-                    depth += 1;
-                }
+    let (mut opens, mut before) = (false, 0u8);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'<' => match text.as_bytes().get(at + 1) {
+                Some(b'/') => (depth, opens) = (depth.saturating_sub(1), false),
+                Some(b'!' | b'?') => opens = false,
+                // Until it ends it counts as one that stays open.
+                _ => (depth, opens) = (depth + 1, true),
+            },
+            b'>' if opens => {
+                depth -= usize::from(before == b'/');
+                opens = false;
             }
+            _ => {}
         }
         deepest = deepest.max(depth);
+        before = byte;
     }
     deepest
 }
