@@ -158,7 +158,9 @@ impl Plan {
             assigns.into_iter().partition(|edit| edit.path() == Path::new("/etc/machine-id"));
         edits.extend(first);
         edits.extend(last);
-        let old = if is_same { None } else { Some(Old::from_tree(tree)?) };
+        // A fresh clone of a sealed image was nobody.
+        let old =
+            if is_same { None } else { Some(Old::from_tree(tree)?).filter(|old| *old != Old::default()) };
         let notes = network::render(identity, &found.network).notes;
         Ok(Self { edits, notes, old, drawn })
     }
