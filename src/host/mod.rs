@@ -18,6 +18,7 @@ pub mod programs;
 pub mod root;
 pub mod sandbox;
 pub mod tree;
+pub mod difference;
 pub mod loopdev;
 pub mod superblock;
 pub mod volume;

@@ -1,38 +1,11 @@
 //! What edits would change, before they change it.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Result;
-use serde::Serialize;
 
+use crate::host::difference::{Difference, Kind, unified};
 use crate::host::root::{Entry, FileMode};
 use crate::host::tree::Tree;
 use crate::identity::edit::Edit;
-
-/// How one path would differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// Path inside the guest.
-    pub path: PathBuf,
-    /// What happens to it.
-    pub kind: Kind,
-    /// Whether the content is a secret, which is not shown.
-    pub secret: bool,
-    /// A unified diff of text; what is there and what comes in words, if it is something else.
-    pub text: String,
-}
-
-/// What happens to a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// It is not there yet.
-    Added,
-    /// It becomes something else.
-    Changed,
-    /// It goes.
-    Removed,
-}
 
 /// All that would change, sorted by path.
 pub fn differences(tree: &dyn Tree, edits: &[Edit]) -> Result<Vec<Difference>> {
@@ -119,20 +92,10 @@ fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
     }
 }
 
-/// A unified diff, or the lengths of what is no text.
-fn unified(path: &Path, old: &[u8], new: &[u8]) -> String {
-    match (std::str::from_utf8(old), std::str::from_utf8(new)) {
-        (Ok(old), Ok(new)) => {
-            let name = path.display().to_string();
-            let diff = similar::TextDiff::from_lines(old, new);
-            diff.unified_diff().context_radius(2).header(&name, &name).to_string()
-        }
-        _ => format!("{} bytes become {} others\n", old.len(), new.len()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::host::root::Root;
     use crate::identity::edits::tests::identity;

@@ -206,5 +206,8 @@ fn a_directory_with_very_many_names_is_looked_at_in_bounded_time() {
     // Each file of this one would have to be read.
     fill("etc/network/interfaces.d");
     let error = format!("{:#}", personalise(&scene.guest()).unwrap_err());
-    assert!(error.contains("'/etc/network/interfaces.d'") && error.contains("more than 2000 entries"), "{error}");
+    assert!(
+        error.contains("'/etc/network/interfaces.d'") && error.contains("more than 2000 entries"),
+        "{error}"
+    );
 }

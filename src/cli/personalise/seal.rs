@@ -4,11 +4,12 @@ use anyhow::{Context as _, Result};
 
 use super::{Args, audit, show};
 use crate::cli::{Context, Exit};
+use crate::host::difference::Difference;
 use crate::host::filesystem::Shape;
 use crate::host::root::Change;
 use crate::host::tree::Tree;
 use crate::identity::audit::Old;
-use crate::identity::diff::{Difference, differences};
+use crate::identity::diff::differences;
 use crate::identity::personalise::{self, Personalisation};
 use crate::identity::seal;
 use crate::identity::target::Target;

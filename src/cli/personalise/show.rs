@@ -4,11 +4,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::{Context, print, print_json};
+use crate::host::difference::{Difference, Kind};
 use crate::host::filesystem::uuid_text;
-use crate::identity::diff::{Difference, Kind};
 use crate::identity::network::Note;
 use crate::identity::personalise::Personalisation;
-use crate::profile::diff as profile;
 
 #[derive(Serialize)]
 struct Diff<'a> {
@@ -30,16 +29,6 @@ struct Done<'a> {
 pub(super) fn uuid(old: [u8; 16], new: [u8; 16]) -> Difference {
     let text = format!("filesystem UUID {} becomes {}\n", uuid_text(&old), uuid_text(&new));
     Difference { path: "/".into(), kind: Kind::Changed, secret: false, text }
-}
-
-/// What compiling a guest's profile changes, among what its identity does.
-pub(super) fn of_profile(found: profile::Difference) -> Difference {
-    let kind = match found.kind {
-        profile::Kind::Added => Kind::Added,
-        profile::Kind::Changed => Kind::Changed,
-        profile::Kind::Removed => Kind::Removed,
-    };
-    Difference { path: found.path, kind, secret: false, text: found.text }
 }
 
 /// A diff for people, which plain `patch` would ignore the talk of.

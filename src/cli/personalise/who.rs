@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 
-use super::show;
 use crate::cli::Context;
 use crate::config::site::{Guest, Site};
 use crate::host::Host;
+use crate::host::difference::Difference;
 use crate::host::tree::Tree;
 use crate::identity::assigned::{self, Assigned};
-use crate::identity::diff::Difference;
 use crate::identity::personalise::Scrubbing;
 use crate::identity::wanted::Identity;
 use crate::profile::{Document, compile, record};
@@ -49,7 +48,7 @@ impl Who<'_> {
     pub(super) fn profile_differences(&self, root: &dyn Tree) -> Result<Vec<Difference>> {
         let Some(document) = self.profile()? else { return Ok(Vec::new()) };
         let plan = compile::Plan::make(root, &document)?;
-        Ok(crate::profile::diff::differences(root, &plan)?.into_iter().map(show::of_profile).collect())
+        crate::profile::diff::differences(root, &plan)
     }
 
     /// What goes of an old machine: as asked for, and what the profile says.

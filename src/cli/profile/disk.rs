@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{CompileArgs, RenderArgs, RollbackArgs, document};
 use crate::cli::{Context, Ending, Exit, print, print_json};
 use crate::console::record::RunRecord;
+use crate::host::difference::{Difference, Kind};
 use crate::host::files::{Files, LockGuard};
 use crate::host::filesystem::Shape;
 use crate::host::tree::Tree;
@@ -15,7 +16,7 @@ use crate::host::volume::Volume;
 use crate::identity::target::Target;
 use crate::names::GuestName;
 use crate::profile::compile::{self, Outcome, Plan, Undeclared};
-use crate::profile::diff::{Difference, Kind, differences};
+use crate::profile::diff::differences;
 use crate::profile::record::Compiled;
 
 #[derive(Serialize)]
