@@ -183,7 +183,10 @@ fn act(machine: Machine<'_>, action: &Action) -> Result<Did> {
         }
         Action::KnownHosts => known_hosts::write(host, paths, site)?,
         Action::Personalise { guest } => {
-            personalise::disk(host, paths, site, named(site, guest)?, &Scrubbing::default())?;
+            let done = personalise::disk(host, paths, site, named(site, guest)?, &Scrubbing::default())?;
+            for note in &done.notes {
+                progress.say(&format!("{guest}: note: {note}"));
+            }
         }
         Action::Spec(spec) => spec.write(host, paths)?,
         Action::Start { guest, .. } => {

@@ -63,15 +63,19 @@ impl Box {
 
     /// A filesystem with that tree in it, at an offset of a file that is large enough for a partition table before it.
     fn filesystem(&self, at: u64) -> Option<PathBuf> {
+        self.filesystem_of(&self.tree("tree"), at)
+    }
+
+    fn filesystem_of(&self, tree: &Path, at: u64) -> Option<PathBuf> {
         if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
             eprintln!("skipped: loop devices need root");
             return None;
         }
-        let (tree, disk, part) = (self.tree("tree"), self.path("disk"), self.path("part"));
+        let (disk, part) = (self.path("disk"), self.path("part"));
         fs::File::create(&part).unwrap().set_len(32 << 20).unwrap();
         let made = Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-U", "11111111-2222-3333-4444-555555555555", "-d"])
-            .args([&tree, &part])
+            .args([tree, &part])
             .status();
         assert!(made.unwrap().success());
         fs::write(&disk, vec![0; at as usize]).unwrap();
@@ -186,6 +190,38 @@ fn a_disk_is_personalised_without_a_mount_as_it_is_with_one() {
     }
     for path in ["/etc/hostname", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key", "/etc/network/interfaces"] {
         assert_eq!(inside(&disk, path), inside(&other, path), "{path}");
+    }
+}
+
+#[test]
+fn what_is_new_in_a_guest_with_a_policy_gets_its_label_and_what_is_replaced_keeps_its_own() {
+    for way in [&[][..], &["--offline"]] {
+        let here = Box::new();
+        let policy = here.tree("tree").join("etc/selinux/targeted/contexts/files");
+        fs::create_dir_all(&policy).unwrap();
+        fs::write(here.path("tree/etc/selinux/config"), "SELINUX=enforcing\nSELINUXTYPE=targeted\n").unwrap();
+        let rules = "/etc/.*\tu:r:etc_t:s0\n/etc/ssh/ssh_host.*_key\t--\tu:r:sshd_key_t:s0\n";
+        fs::write(policy.join("file_contexts"), rules).unwrap();
+        let Some(disk) = here.filesystem_of(&here.path("tree"), 0) else { return };
+        let label = "ea_set /etc security.selinux u:r:etc_t:s0\nea_set /etc/hostname security.selinux u:r:mine_t:s0\n";
+        let commands = here.path("commands");
+        fs::write(&commands, label).unwrap();
+        let set = Command::new("debugfs").arg("-w").arg("-f").arg(&commands).arg(&disk).output().unwrap();
+        assert!(set.status.success());
+        let mut args = vec!["personalise", "--disk", disk.to_str().unwrap(), "--as", "ce"];
+        args.extend(way);
+        let ran = here.gridgate(&args);
+        assert_eq!(ran.status, 0, "{ran:?}");
+        let label = |path: &str| {
+            let command = format!("ea_get {path} security.selinux");
+            let ran = Command::new("debugfs").arg("-R").arg(command).arg(&disk).output().unwrap();
+            let text = String::from_utf8(ran.stdout).unwrap();
+            text.split('"').nth(1).unwrap_or(&text).trim_end_matches("\\000").to_owned()
+        };
+        assert_eq!(inside(&disk, "/etc/hostname"), "ce\n");
+        assert_eq!(label("/etc/hostname"), "u:r:mine_t:s0", "{way:?}");
+        assert_eq!(label("/etc/ssh/ssh_host_ed25519_key"), "u:r:sshd_key_t:s0", "{way:?}");
+        assert_eq!(label("/etc/resolv.conf"), "u:r:etc_t:s0", "{way:?}");
     }
 }
 

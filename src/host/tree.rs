@@ -50,6 +50,10 @@ pub trait Tree {
     fn own(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> Result<Change>;
     /// A symbolic link in place of the one that was there, by one rename: the path is never without a link.
     fn switch(&self, path: &Path, target: &Path) -> Result<Change>;
+    /// Whether files in it have SELinux labels, as far as can be seen.
+    fn is_labelled(&self) -> Result<bool>;
+    /// Gives the path's own entry this SELinux label.
+    fn set_label(&self, path: &Path, label: &str) -> Result<()>;
     /// The directory that it is, where it is one: programs can be run only in that.
     fn as_root(&self) -> Option<&Root> {
         None
@@ -112,6 +116,14 @@ impl Tree for Root {
 
     fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
         Root::names(self, path, each)
+    }
+
+    fn is_labelled(&self) -> Result<bool> {
+        Root::is_labelled(self)
+    }
+
+    fn set_label(&self, path: &Path, label: &str) -> Result<()> {
+        Root::set_label(self, path, label)
     }
 
     fn as_root(&self) -> Option<&Root> {

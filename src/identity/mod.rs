@@ -26,6 +26,7 @@ pub mod found;
 pub mod ids;
 pub mod ssh;
 pub mod filesystem;
+pub mod selinux;
 pub mod edits;
 pub mod registry;
 pub mod adopt;

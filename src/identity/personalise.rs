@@ -18,6 +18,7 @@ use crate::identity::found::Found;
 use crate::identity::known::{self, Class, Known};
 use crate::identity::network::{self, Note};
 use crate::identity::scrub::{self, Policy};
+use crate::identity::selinux::Labelled;
 use crate::identity::wanted::Identity;
 use crate::identity::{assigned, filesystem, registry, ssh};
 use crate::names::GuestName;
@@ -81,8 +82,9 @@ pub fn disk(
         if let Some(old) = &plan.old {
             host.write(&paths.old_identity(&guest.name), &old.to_json()?, 0o600)?;
         }
-        done = plan.apply(root)?;
-        done.changed.extend(compiled.replace_by(root, &document)?);
+        let labelled = Labelled::new(root)?;
+        done = plan.apply(&labelled)?;
+        done.changed.extend(compiled.replace_by(&labelled, &document)?);
         Ok(())
     })
     .with_context(what)?;

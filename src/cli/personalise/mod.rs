@@ -21,6 +21,7 @@ use crate::host::volume::Volume;
 use crate::identity::assigned::Assigned;
 use crate::identity::diff::differences;
 use crate::identity::personalise::{self, Personalisation, Plan};
+use crate::identity::selinux::Labelled;
 use crate::identity::target::Target;
 use crate::identity::{adopt, registry};
 use crate::image::store;
@@ -148,6 +149,7 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
         if plan.drawn {
             who.keep(context, &identity.assigned)?;
         }
+        let root = &Labelled::new(root)?;
         done = plan.apply(root)?;
         if let Some(document) = &document {
             done.changed.extend(compile::with_own(root, document, compile::Undeclared::Told)?.changed);

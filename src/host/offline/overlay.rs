@@ -48,6 +48,8 @@ pub struct Overlay {
     ext4: Ext4,
     label: PathBuf,
     nodes: RefCell<BTreeMap<PathBuf, Node>>,
+    /// SELinux labels of what is new.
+    labels: RefCell<BTreeMap<PathBuf, String>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -69,12 +71,17 @@ impl Overlay {
     pub fn open(disk: &Path) -> Result<Self> {
         let ext4 = Ext4::load_from_path(disk).map_err(told);
         let ext4 = ext4.with_context(|| format!("opening the filesystem in '{}'", disk.display()))?;
-        Ok(Self { ext4, label: disk.to_owned(), nodes: RefCell::default() })
+        Ok(Self { ext4, label: disk.to_owned(), nodes: RefCell::default(), labels: RefCell::default() })
     }
 
     /// What is to be different, parents before what is in them.
     pub(super) fn changes(&self) -> BTreeMap<PathBuf, Node> {
         self.nodes.borrow().clone()
+    }
+
+    /// SELinux labels of what is new.
+    pub(super) fn labels(&self) -> BTreeMap<PathBuf, String> {
+        self.labels.borrow().clone()
     }
 
     /// The first path that is not as the other one has it to be.
@@ -390,6 +397,17 @@ impl Tree for Overlay {
                 Ok(Change::Changed)
             }
         }
+    }
+
+    /// Attributes cannot be read here: a guest with a policy is taken to have labels.
+    fn is_labelled(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn set_label(&self, path: &Path, label: &str) -> Result<()> {
+        let at = self.resolved(path, false)?;
+        self.labels.borrow_mut().insert(at, label.to_owned());
+        Ok(())
     }
 
     fn switch(&self, path: &Path, target: &Path) -> Result<Change> {

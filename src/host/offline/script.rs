@@ -59,6 +59,13 @@ pub(super) fn write(
             }
         }
     }
+    for (at, (path, label)) in
+        overlay.labels().iter().filter(|(path, _)| changes.contains_key(*path)).enumerate()
+    {
+        let file = scratch.join(format!("label-{at}"));
+        private(&file, format!("{label}\0").as_bytes())?;
+        let _ = writeln!(script, "ea_set -r -f {} {} security.selinux", quoted(&file)?, quoted(path)?);
+    }
     if let Some(uuid) = uuid {
         let _ = writeln!(script, "set_super_value uuid {}", uuid_text(&uuid));
     }

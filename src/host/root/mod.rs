@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 pub mod look;
+mod label;
 mod owner;
 mod remove;
 mod write;
