@@ -37,7 +37,8 @@ pub(super) fn run(target: &Target, who: Option<&Who<'_>>, args: &Args, context: 
             Some(who) => {
                 let mut identity = who.identity(context, Draw::ForALook)?;
                 let plan = Plan::make(root, &mut identity, uuid, &scrubbing)?;
-                let now = Now::of(&identity, &plan.edits)?;
+                let since = if args.guest.is_some() { who.personalised_at(context) } else { None };
+                let now = Now { since, ..Now::of(&identity, &plan.edits)? };
                 match who.profile()? {
                     Some(document) => now.with_files(compile::Plan::make(root, &document)?.files()),
                     None => now,

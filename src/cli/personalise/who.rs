@@ -59,6 +59,17 @@ impl Who<'_> {
         }
     }
 
+    /// When a guest's own disk was made the guest's (seconds since 1970): what is newer, the guest itself wrote.
+    pub(super) fn personalised_at(&self, context: &Context) -> Option<i64> {
+        use std::os::unix::fs::MetadataExt;
+        match self {
+            Self::Guest { guest, .. } => {
+                std::fs::metadata(context.paths.profile(&guest.name)).ok().map(|record| record.mtime())
+            }
+            Self::Machine(_) => None,
+        }
+    }
+
     pub(super) fn kept(&self, context: &Context) -> Result<Option<Assigned>> {
         let (host, paths) = (&context.host, &context.paths);
         match self {
