@@ -44,7 +44,7 @@ pub struct Args {
     /// A directory with a root filesystem's files
     #[arg(long, value_name = "DIR", help_heading = WHAT)]
     pub tree: Option<PathBuf>,
-    /// A golden image, which can only be looked at: --diff
+    /// A golden image, which can only be looked at: --diff, --audit
     #[arg(long, value_name = "NAME", help_heading = WHAT)]
     pub image: Option<ImageName>,
     /// Make it this guest of the site

@@ -117,10 +117,17 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
         _ => None,
     };
     let target = target(args, context)?;
+    if let (Some(image), false) = (&args.image, args.diff || args.audit) {
+        let hint = "hint: --diff and --audit look at it; guests are cloned from it, and personalised then";
+        return Err(Ending::error(
+            Exit::Refused,
+            format!("golden image '{image}' is never changed in place\n{hint}"),
+        ));
+    }
     if args.audit {
         return audit::run(&target, who.as_ref(), args, context);
     }
-    if args.seal && args.image.is_none() {
+    if args.seal {
         return seal::run(&target, None, args, context);
     }
     let Some(who) = who else {
@@ -129,13 +136,6 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
     };
     if args.diff {
         return diff(&target, &who, args, context);
-    }
-    if let Some(image) = &args.image {
-        let hint = "hint: --diff shows what would change; guests are cloned from it, and personalised then";
-        return Err(Ending::error(
-            Exit::Refused,
-            format!("golden image '{image}' is never changed in place\n{hint}"),
-        ));
     }
     let host = &context.host;
     renew(&target, &who, args, context)?;
