@@ -1,7 +1,7 @@
 //! A filesystem in a file as it would be with some edits made, which are in memory until they are written.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use ext4_view::{Ext4, Ext4Error, FileType};
 
 use super::names::{Stands, resolve};
-use crate::host::root::{Change, Entry, FileMode, LARGEST_READ};
+use crate::host::root::{Change, Entry, FileMode, Kind, LARGEST_READ};
 use crate::host::tree::Tree;
 
 /// What is to be at a path.
@@ -50,6 +50,8 @@ pub struct Overlay {
     nodes: RefCell<BTreeMap<PathBuf, Node>>,
     /// SELinux labels of what is new.
     labels: RefCell<BTreeMap<PathBuf, String>>,
+    /// What was looked at already: a look walks from the filesystem's root, and nobody changes it meanwhile.
+    seen: RefCell<HashMap<PathBuf, Option<Own>>>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -59,6 +61,7 @@ impl std::fmt::Debug for Overlay {
 }
 
 /// The filesystem's own record of what is at a path.
+#[derive(Clone)]
 struct Own {
     entry: Entry,
     /// Permission bits, of directories too.
@@ -71,7 +74,13 @@ impl Overlay {
     pub fn open(disk: &Path) -> Result<Self> {
         let ext4 = Ext4::load_from_path(disk).map_err(told);
         let ext4 = ext4.with_context(|| format!("opening the filesystem in '{}'", disk.display()))?;
-        Ok(Self { ext4, label: disk.to_owned(), nodes: RefCell::default(), labels: RefCell::default() })
+        Ok(Self {
+            ext4,
+            label: disk.to_owned(),
+            nodes: RefCell::default(),
+            labels: RefCell::default(),
+            seen: RefCell::default(),
+        })
     }
 
     /// What is to be different, parents before what is in them.
@@ -114,6 +123,18 @@ impl Overlay {
 
     /// The filesystem's own entry at a path without links on the way.
     fn own_entry(&self, path: &Path) -> Result<Option<Own>> {
+        if let Some(seen) = self.seen.borrow().get(path) {
+            return Ok(seen.clone());
+        }
+        // What is in nothing is nothing, and most of what is looked for is not there.
+        let nowhere =
+            path.parent().is_some_and(|parent| matches!(self.seen.borrow().get(parent), Some(None)));
+        let found = if nowhere { None } else { self.look(path)? };
+        self.seen.borrow_mut().insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<Own>> {
         let bytes = path.as_os_str().as_bytes();
         let found = match self.ext4.symlink_metadata(bytes) {
             Ok(found) => found,
@@ -303,6 +324,50 @@ impl Tree for Overlay {
             }
         }
         Ok(names.into_iter().collect())
+    }
+
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&OsStr, Kind) -> bool) -> Result<()> {
+        let at = self.resolved(path, true)?;
+        if self.at(&at)? != Some(Entry::Dir) {
+            return Ok(());
+        }
+        let is_edited = |path: &Path| self.nodes.borrow().contains_key(path);
+        if self.is_dir(&at)? && !self.below_gone(&at) {
+            let entries = self.ext4.read_dir(at.as_os_str().as_bytes()).map_err(told);
+            for entry in entries.with_context(|| self.what("listing", path))? {
+                let entry = entry.map_err(told).with_context(|| self.what("listing", path))?;
+                let name = entry.file_name();
+                let name = OsStr::from_bytes(name.as_ref());
+                if name == "." || name == ".." || is_edited(&at.join(name)) {
+                    continue;
+                }
+                let kind = entry.file_type().map_err(told).with_context(|| self.what("listing", path))?;
+                let kind = match kind {
+                    FileType::Regular => Kind::File,
+                    FileType::Directory => Kind::Dir,
+                    FileType::Symlink => Kind::Link,
+                    _ => Kind::Special,
+                };
+                if !each(name, kind) {
+                    return Ok(());
+                }
+            }
+        }
+        let edited: Vec<PathBuf> =
+            self.nodes.borrow().keys().filter(|path| path.parent() == Some(&at)).cloned().collect();
+        for path in edited {
+            let (Some(name), Some(entry)) = (path.file_name(), self.at(&path)?) else { continue };
+            let kind = match entry {
+                Entry::File { .. } => Kind::File,
+                Entry::Dir => Kind::Dir,
+                Entry::Link(_) => Kind::Link,
+                Entry::Special => Kind::Special,
+            };
+            if !each(name, kind) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn make_dir(&self, path: &Path, mode: u32) -> Result<Change> {
