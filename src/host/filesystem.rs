@@ -109,7 +109,10 @@ impl Filesystems for super::Live {
         edited?;
         synced?;
         closed?;
-        let device = device.path().as_os_str();
+        // Where the file is the filesystem, programs work on the file: others may look at a free device at any moment.
+        let is_whole = volume.offset == 0 && volume.len.is_none();
+        let held = if is_whole { None } else { Some(device) };
+        let device = held.as_ref().map_or(volume.file.as_os_str(), |device| device.path().as_os_str());
         if !grown {
             // -f: it would ask for a check first, but the kernel has just replayed the journal and unmounted it clean.
             self.run(&Program::new("resize2fs").arg("-f").arg(device))?;
