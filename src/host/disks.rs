@@ -63,7 +63,8 @@ impl Disks for super::Live {
         let rename = |flags| rustix::fs::renameat_with(CWD, from, CWD, to, flags);
         rename(RenameFlags::NOREPLACE)
             .or_else(|e| if e == Errno::EXIST { rename(RenameFlags::EXCHANGE) } else { Err(e) })
-            .with_context(|| format!("renaming '{}' to '{}'", from.display(), to.display()))
+            .with_context(|| format!("renaming '{}' to '{}'", from.display(), to.display()))?;
+        to.parent().map_or(Ok(()), |dir| self.sync_file(dir))
     }
 
     fn abandoned(&self, dir: &Path) -> Result<Vec<PathBuf>> {
@@ -92,7 +93,9 @@ fn clone(host: &super::Live, from: &Path, to: &Path, size: u64, progress: &Progr
     let target = target.with_context(|| format!("making '{}'", temporary.0.display()))?;
     let how = match rustix::fs::ioctl_ficlone(&target, &source) {
         Ok(()) => {
-            target.set_len(size)?;
+            if size != found.len() {
+                target.set_len(size)?;
+            }
             CloneHow::Reflink
         }
         // Another filesystem, or one that cannot share blocks (ioctl_ficlone(2)).
@@ -137,6 +140,7 @@ impl Drop for Temporary {
 const CHUNK: u64 = 16 << 20;
 
 fn copy_data(source: &File, target: &File, len: u64, progress: &Progress) -> rustix::io::Result<u64> {
+    let meter = progress.meter("cloning", Some(len));
     let mut copied = 0;
     let mut at = 0;
     while at < len {
@@ -168,16 +172,16 @@ fn copy_data(source: &File, target: &File, len: u64, progress: &Progress) -> rus
             start_writing(target, at, n);
             at += n as u64;
             copied += n as u64;
-            progress.tick(&format!("cloning: {} of {}", Bytes(at), Bytes(len)));
+            meter.set(at);
         }
     }
     Ok(copied)
 }
 
-/// Asks the kernel to begin writing out what was copied, and does not wait: whoever opens the filesystem next does (the
-/// kernel syncs a file that becomes a loop device), and would otherwise wait for all of it at once.
+/// Asks the kernel to begin writing out what was written, and does not wait: whoever syncs the file next does (the kernel syncs
+/// one that becomes a loop device), and would otherwise wait for all of it at once.
 #[expect(unsafe_code, reason = "neither nix nor rustix has sync_file_range")]
-fn start_writing(target: &File, at: u64, len: usize) {
+pub fn start_writing(target: &File, at: u64, len: usize) {
     use nix::libc::{SYNC_FILE_RANGE_WRITE, off64_t, sync_file_range};
     // SAFETY: the call takes numbers and an open descriptor only. What it cannot begin now is written later all the same.
     unsafe { sync_file_range(target.as_raw_fd(), at as off64_t, len as off64_t, SYNC_FILE_RANGE_WRITE) };
