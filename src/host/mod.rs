@@ -6,6 +6,8 @@
 //! point of a plan can be rehearsed.
 
 pub mod blockdev;
+pub mod bounds;
+mod unsynced;
 pub mod cgroups;
 pub mod files;
 pub mod net;
@@ -15,6 +17,7 @@ pub mod users;
 pub mod view;
 pub mod processes;
 pub mod programs;
+pub mod nameless;
 pub mod root;
 pub mod sandbox;
 pub mod tree;
@@ -23,12 +26,18 @@ pub mod loopdev;
 pub mod superblock;
 pub mod volume;
 pub mod filesystem;
+pub mod source;
+pub mod decompress;
+pub mod qcow2;
 pub mod offline;
 pub mod temporary;
 pub mod disks;
+pub mod begun;
+pub mod refused;
 pub mod remains;
 pub mod trial;
 pub mod writeback;
+pub mod memory;
 pub mod model;
 pub mod recorder;
 

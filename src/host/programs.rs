@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::bounds::Bounds;
 use super::notify;
+use super::unsynced::Unsynced;
 
 /// A program to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +29,10 @@ pub struct Program {
     pub dir: Option<PathBuf>,
     /// What becomes of it when the user asks for an end.
     pub on_interrupt: OnInterrupt,
+    /// What it may take; what this process may, if `None`.
+    pub bounds: Option<Bounds>,
+    /// Whether it is told that what it writes is on stable storage before it is: whoever runs it sees to that afterwards.
+    pub unsynced: bool,
 }
 
 /// What becomes of a running program when the user asks for an end ([`crate::progress::interrupted`]).
@@ -69,6 +75,18 @@ impl Program {
         self
     }
 
+    /// No more than that, and no way to more privileges.
+    pub fn bounded(mut self, bounds: Bounds) -> Self {
+        self.bounds = Some(bounds);
+        self
+    }
+
+    /// It need not wait for the disk: the caller does, when it has ended.
+    pub fn unsynced(mut self) -> Self {
+        self.unsynced = true;
+        self
+    }
+
     /// From now on an interrupt kills it.
     pub fn killed_on_interrupt(mut self) -> Self {
         self.on_interrupt = OnInterrupt::Kill;
@@ -104,6 +122,12 @@ impl Program {
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
+        }
+        if let Some(bounds) = self.bounds {
+            bounds.install(&mut command);
+        }
+        if let (true, Ok(unsynced)) = (self.unsynced, Unsynced::new()) {
+            unsynced.install(&mut command);
         }
         command
     }

@@ -60,6 +60,19 @@ pub fn sweep(dir: &Path, what: &str) {
     }
 }
 
+/// Removes files that are to become the one of that name, and that killed commands of this user have left.
+pub fn sweep_files(dir: &Path, what: &str) {
+    let user = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_dead = Maker::of(&name).is_some_and(|(kind, by)| kind == what && !by.is_alive());
+        if is_dead && entry.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == user) {
+            // The next command tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)); the second field may hold any byte, so fields are counted from its
 /// last parenthesis.
 fn start_ticks(pid: u32) -> Option<u64> {
