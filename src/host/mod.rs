@@ -29,6 +29,7 @@ pub mod filesystem;
 pub mod source;
 pub mod decompress;
 pub mod qcow2;
+pub mod ext4;
 pub mod offline;
 pub mod temporary;
 pub mod disks;
