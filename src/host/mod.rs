@@ -24,6 +24,8 @@ pub mod tree;
 pub mod difference;
 pub mod loopdev;
 pub mod superblock;
+pub mod content;
+pub mod lvm;
 pub mod volume;
 pub mod filesystem;
 pub mod source;

@@ -28,6 +28,11 @@ impl FilesystemKind {
         }
     }
 
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Ext4, Self::Xfs, Self::Btrfs].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The mount option that keeps the kernel from replaying the journal, which would change a disk that is only looked at
     /// (ext4(5), xfs(5), btrfs(5)).
     pub(super) fn without_replay(self) -> (&'static str, Option<&'static str>) {
@@ -85,6 +90,21 @@ pub fn probe(file: &Path, offset: u64) -> Result<Option<Superblock>> {
     Ok(None)
 }
 
+/// The filesystem's label, without the zeros behind it; places as in [`FORMATS`].
+pub fn label(file: &Path, offset: u64, kind: FilesystemKind) -> Result<Vec<u8>> {
+    let (at, len) = match kind {
+        FilesystemKind::Ext4 => (1024 + 0x78, 16),
+        FilesystemKind::Xfs => (108, 12),
+        FilesystemKind::Btrfs => (0x1_012b, 256),
+    };
+    let mut label = vec![0; len];
+    let read = File::open(file).and_then(|file| file.read_exact_at(&mut label, offset + at));
+    read.with_context(|| format!("reading the label of the filesystem in '{}'", file.display()))?;
+    let end = label.iter().position(|byte| *byte == 0).unwrap_or(len);
+    label.truncate(end);
+    Ok(label)
+}
+
 /// As [`probe`]; none is an error.
 pub fn expect(file: &Path, offset: u64) -> Result<Superblock> {
     match probe(file, offset)? {
@@ -94,6 +114,19 @@ pub fn expect(file: &Path, offset: u64) -> Result<Superblock> {
             file.display()
         ),
     }
+}
+
+/// As [`expect`]; one that was not unmounted is an error, too: to look at it is not to see all of it.
+pub fn expect_clean(file: &Path, offset: u64) -> Result<Superblock> {
+    let found = expect(file, offset)?;
+    if found.needs_recovery {
+        bail!(
+            "'{0}' was not unmounted: what was written last is in its journal only\nhint: end what uses it; if nothing does, \
+             'e2fsck -E journal_only {0}' writes it out",
+            file.display()
+        );
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
