@@ -85,19 +85,23 @@ impl Root {
 }
 
 /// The next moment of the clock that files' times are taken from (`CLOCK_REALTIME_COARSE`, a few milliseconds from one to the
-/// next): whatever was changed until now is older.
+/// next): whatever was changed until now is older, and what is changed from now on is not.
 pub fn next_moment() -> Moment {
-    let now = || {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    use rustix::time::{ClockId, clock_gettime};
+    let now = |clock| {
+        let now = clock_gettime(clock);
         (now.tv_sec, now.tv_nsec)
     };
-    let begin = now();
+    // Since Linux 6.13 a file may have been given the exact time, which this clock comes up to only later
+    // (Documentation/filesystems/multigrain-ts.rst).
+    let mut begin = now(ClockId::Realtime);
     loop {
-        let later = now();
-        // A clock that was set back is as good.
-        if later != begin {
+        let later = now(ClockId::RealtimeCoarse);
+        if later > begin {
             return later;
         }
+        // A clock that is set back is not waited for.
+        begin = begin.min(now(ClockId::Realtime));
         std::thread::sleep(std::time::Duration::from_micros(200));
     }
 }
@@ -127,5 +131,32 @@ mod tests {
         assert_eq!(root.changed_since(since, 2).unwrap().len(), 2);
         assert_eq!(root.head(Path::new("/a/b/new"), 8).unwrap().as_deref(), Some(&b"x"[..]));
         assert!(root.head(Path::new("/a"), 8).is_err());
+    }
+
+    #[test]
+    fn a_moment_is_later_than_what_was_changed_before_it_whatever_times_others_are_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, other) = (Root::open(dir.path()).unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Whoever is looked at between two changes is given exact times, behind which no other falls from then on.
+            scope.spawn(|| {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::write(other.path(), "x").unwrap();
+                    other.path().metadata().unwrap();
+                }
+            });
+            let early = (0..200).filter(|round| {
+                std::fs::write(dir.path().join(round.to_string()), "").unwrap();
+                let since = next_moment();
+                let before = root.changed_since(since, 10).unwrap();
+                std::fs::write(dir.path().join("now"), round.to_string()).unwrap();
+                let after = root.changed_since(since, 10).unwrap();
+                !before.is_empty() || after != [Path::new("/now")]
+            });
+            let early = early.count();
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(early, 0);
+        });
     }
 }

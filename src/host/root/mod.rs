@@ -16,9 +16,13 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+mod beside;
+pub mod exact;
+pub mod seen;
 pub mod look;
 mod label;
 mod owner;
+mod volume_label;
 mod remove;
 mod write;
 
@@ -30,6 +34,8 @@ pub const LARGEST_READ: u64 = 4 << 20;
 pub struct Root {
     fd: OwnedFd,
     label: PathBuf,
+    /// Whether it is a filesystem of its own, mounted for this.
+    is_volume: bool,
 }
 
 /// What is at a path inside the root; the path's own entry, links not followed.
@@ -98,12 +104,12 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(dir, flags, Mode::empty());
         let fd = fd.with_context(|| format!("opening the tree '{}'", dir.display()))?;
-        Ok(Self { fd, label: dir.to_owned() })
+        Ok(Self { fd, label: dir.to_owned(), is_volume: false })
     }
 
-    /// A root that is held already, such as a mount that is attached nowhere; `label` names it in messages.
+    /// The top of a filesystem that was mounted for this, and is attached nowhere; `label` names it in messages.
     pub fn from_fd(fd: OwnedFd, label: &Path) -> Self {
-        Self { fd, label: label.to_owned() }
+        Self { fd, label: label.to_owned(), is_volume: true }
     }
 
     /// The root directory itself.
@@ -187,6 +193,15 @@ impl Root {
         read_regular(&handle).with_context(what).map(Some)
     }
 
+    /// A regular file of any size, for reading; links are not followed where it stands itself.
+    pub fn open_file(&self, path: &Path) -> Result<File> {
+        let what = || self.what("opening", path);
+        let (dir, name) = self.parent(path, false)?.with_context(what)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(&dir, name, flags, Mode::empty()).with_context(what)?;
+        reopen_regular(&handle).with_context(what)
+    }
+
     /// Names in a directory, sorted; none if there is no directory.
     pub fn list(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let mut names = Vec::new();
@@ -238,18 +253,22 @@ fn inside(path: &Path) -> &Path {
     if relative.as_os_str().is_empty() { Path::new(".") } else { relative }
 }
 
-fn read_regular(handle: &OwnedFd) -> Result<Vec<u8>> {
-    let stat = rustix::fs::fstat(handle)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+/// Opening by name again could meet another file; this opens the very one that was looked at.
+fn reopen_regular(handle: &OwnedFd) -> Result<File> {
+    if FileType::from_raw_mode(rustix::fs::fstat(handle)?.st_mode) != FileType::RegularFile {
         bail!("it is not a regular file");
     }
+    Ok(File::open(format!("/proc/self/fd/{}", handle.as_raw_fd()))?)
+}
+
+fn read_regular(handle: &OwnedFd) -> Result<Vec<u8>> {
+    let file = reopen_regular(handle)?;
+    let stat = rustix::fs::fstat(handle)?;
     if stat.st_size as u64 > LARGEST_READ {
         bail!("it has {} bytes, which is more than is ever read from a guest", stat.st_size);
     }
-    // Opening by name again could meet another file; this opens the very one that was looked at.
-    let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
     let mut content = Vec::with_capacity(stat.st_size as usize);
-    File::open(again)?.take(LARGEST_READ).read_to_end(&mut content)?;
+    file.take(LARGEST_READ).read_to_end(&mut content)?;
     Ok(content)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::{Change, Entry, Root};
+use super::{Change, Entry, Root, beside};
 
 impl Root {
     /// The numbers of the user and group that the path's own entry belongs to; `None` if nothing is there.
@@ -57,13 +57,11 @@ impl Root {
         }
         let what = || self.what("linking", path);
         let (dir, name) = self.parent(path, true)?.with_context(what)?;
-        let temporary = format!(".gridgate-{}", std::process::id());
-        // One that a killed run left behind: process numbers come round again.
-        let _ = rustix::fs::unlinkat(&dir, temporary.as_str(), AtFlags::empty());
-        rustix::fs::symlinkat(target, &dir, temporary.as_str()).with_context(what)?;
+        let made = beside::make(&dir, |name| rustix::fs::symlinkat(target, &dir, name));
+        let ((), temporary) = made.with_context(what)?;
         let renamed = rustix::fs::renameat(&dir, temporary.as_str(), &dir, name);
         if renamed.is_err() {
-            let _ = rustix::fs::unlinkat(&dir, temporary.as_str(), AtFlags::empty());
+            beside::take_away(&dir, &temporary);
         }
         renamed.with_context(what)?;
         Ok(Change::Changed)

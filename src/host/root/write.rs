@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{Change, Entry, FileMode, Root, inside, read_regular};
+use super::{Change, Entry, FileMode, Root, beside, inside, read_regular};
 
 /// The kernel's own bound for one value and for the list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const LARGEST_XATTR: usize = 65536;
@@ -90,29 +90,67 @@ impl Root {
                 _ => {}
             }
         }
-        let temporary = format!(".gridgate-{}", std::process::id());
+        self.replace_entry(&dir, name, inherit, bits, &mut |file| Ok(file.write_all(content)?))
+            .with_context(what)?;
+        Ok(Change::Changed)
+    }
+
+    /// Puts what `work` writes in the place of a regular file, of any size: it is handed the old file, and a new one that has its
+    /// owner, mode and extended attributes. If nothing changes, the old one stays.
+    pub fn replace(
+        &self,
+        path: &Path,
+        work: &mut dyn FnMut(&File, &mut File) -> Result<Change>,
+    ) -> Result<Change> {
+        let what = || self.what("replacing", path);
+        let (dir, name) = self.parent(path, false)?.with_context(what)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let old = rustix::fs::openat(&dir, name, flags, Mode::empty()).with_context(what)?;
+        let stat = rustix::fs::fstat(&old).with_context(what)?;
+        let file = super::reopen_regular(&old).with_context(what)?;
+        let bits = stat.st_mode & 0o7777;
+        let mut same = false;
+        let done = self.replace_entry(&dir, name, Some((&old, stat)), bits, &mut |new| {
+            same = work(&file, new)? == Change::Same;
+            // Nothing has to be put in its place; the error goes no further than this.
+            if same { bail!("nothing changes") } else { Ok(()) }
+        });
+        if same {
+            return Ok(Change::Same);
+        }
+        done.with_context(what)?;
+        Ok(Change::Changed)
+    }
+
+    /// Makes a file beside an entry, lets it be filled, and gives it the entry's name.
+    fn replace_entry(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        inherit: Option<(&OwnedFd, rustix::fs::Stat)>,
+        bits: u32,
+        fill: &mut dyn FnMut(&mut File) -> Result<()>,
+    ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // One that a killed run left behind: process numbers come round again.
-        let _ = rustix::fs::unlinkat(&dir, temporary.as_str(), AtFlags::empty());
-        let file = rustix::fs::openat(&dir, temporary.as_str(), flags, Mode::from_raw_mode(0o600));
-        let mut file = File::from(file.with_context(what)?);
-        let fill = || -> Result<()> {
-            if let Some((old, stat)) = inherit {
+        let (file, temporary) =
+            beside::make(dir, |name| rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)))?;
+        let mut file = File::from(file);
+        let mut finish = || -> Result<()> {
+            if let Some((old, stat)) = &inherit {
                 let uid = rustix::fs::Uid::from_raw(stat.st_uid);
                 let gid = rustix::fs::Gid::from_raw(stat.st_gid);
                 rustix::fs::fchown(&file, Some(uid), Some(gid))?;
                 copy_xattrs(old, &file)?;
             }
             rustix::fs::fchmod(&file, Mode::from_raw_mode(bits))?;
-            file.write_all(content)?;
-            Ok(rustix::fs::renameat(&dir, temporary.as_str(), &dir, name)?)
+            fill(&mut file)?;
+            Ok(rustix::fs::renameat(dir, temporary.as_str(), dir, name)?)
         };
-        let mut fill = fill;
-        if let Err(e) = fill() {
-            let _ = rustix::fs::unlinkat(&dir, temporary.as_str(), AtFlags::empty());
-            return Err(e).with_context(what);
+        let finished = finish();
+        if finished.is_err() {
+            beside::take_away(dir, &temporary);
         }
-        Ok(Change::Changed)
+        finished
     }
 
     /// Puts a symbolic link at the path; the target is text for the guest and is not looked at.
