@@ -11,9 +11,11 @@ use anyhow::{Context, Result};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::loopdev::LoopDevice;
+use super::newfs::{self, Finish, NewFilesystem, Work};
 use super::programs::{Program, Programs};
 use super::root::Root;
 use super::superblock::{self, FilesystemKind, Superblock};
+use super::undo;
 use super::volume::Volume;
 
 /// What is to be true of the filesystem itself once it is open.
@@ -43,6 +45,16 @@ pub trait Filesystems {
         &self,
         volume: &Volume,
         look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Makes a new filesystem of a volume, whatever was there, and fills it; how safe it is then, `finish` says. An error leaves no filesystem, or under [`Finish::InPlace`] one that is not finished. The caller has made sure that
+    /// nobody uses the volume.
+    fn make_volume(
+        &self,
+        volume: &Volume,
+        new: &NewFilesystem,
+        finish: Finish,
+        work: &mut Work<'_>,
     ) -> Result<()>;
 
     /// As [`Filesystems::edit_volume`], for a disk image that is one filesystem.
@@ -90,6 +102,7 @@ impl Filesystems for super::Live {
         edit: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
     ) -> Result<()> {
         let what = || format!("opening the filesystem of '{volume}'");
+        undo::undo(self, volume)?;
         let found = superblock::expect(&volume.file, volume.offset)?;
         let (root, device) = mount(volume, found.kind, Access::Change).with_context(what)?;
         let grown = !shape.grow || found.kind != FilesystemKind::Ext4 || grow(&root, volume)?;
@@ -127,13 +140,20 @@ impl Filesystems for super::Live {
                 // 1: errors were corrected (e2fsck(8)).
                 anyhow::ensure!(ran.status <= 1, "'{}' found damage:\n{}", check.typed(), ran.text());
             }
+            let undo = undo::file(volume)?;
             self.run(&match found.kind {
-                // Mounted, it is done only since Linux 6.0, and only where no checksum hangs on it.
-                FilesystemKind::Ext4 => Program::new("tune2fs").arg("-U").arg(uuid).arg(device),
+                // Mounted, it is done only since Linux 6.0, and only where no checksum hangs on it. Cut short between two of
+                // them it would leave a filesystem that nobody can open.
+                FilesystemKind::Ext4 => {
+                    Program::new("tune2fs").arg("-z").arg(undo.as_os_str()).arg("-U").arg(uuid).arg(device)
+                }
                 FilesystemKind::Xfs => Program::new("xfs_admin").arg("-U").arg(uuid).arg(device),
                 // -M changes one block where -U would write every block of the filesystem anew (btrfstune(8)).
                 FilesystemKind::Btrfs => Program::new("btrfstune").arg("-f").arg("-M").arg(uuid).arg(device),
             })?;
+            if found.kind == FilesystemKind::Ext4 {
+                undo::remove(&undo)?;
+            }
         }
         Ok(())
     }
@@ -143,6 +163,7 @@ impl Filesystems for super::Live {
         volume: &Volume,
         look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
     ) -> Result<()> {
+        undo::undo(self, volume)?;
         let found = superblock::expect(&volume.file, volume.offset)?;
         let mounted = mount(volume, found.kind, Access::Look);
         let (root, device) = mounted.with_context(|| format!("opening the filesystem of '{volume}'"))?;
@@ -152,6 +173,43 @@ impl Filesystems for super::Live {
         looked?;
         closed.with_context(|| format!("closing the filesystem of '{volume}'"))
     }
+
+    fn make_volume(
+        &self,
+        volume: &Volume,
+        new: &NewFilesystem,
+        finish: Finish,
+        work: &mut Work<'_>,
+    ) -> Result<()> {
+        newfs::make(self, volume, new, finish, work)
+    }
+}
+
+/// How a filesystem that was just made is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MountNew {
+    /// Where the superblock is that ext4 is to go by, in KiB.
+    pub(super) backup: Option<u64>,
+    /// For reading alone.
+    pub(super) read_only: bool,
+}
+
+/// Opens a filesystem whose kind is known because it was just made; what it stores is what is put into it.
+pub(super) fn mount_new(volume: &Volume, kind: FilesystemKind, how: MountNew) -> Result<(Root, LoopDevice)> {
+    let mut options = Vec::new();
+    if let Some(block) = how.backup {
+        options.push(("sb", Some(block.to_string())));
+    }
+    if !how.read_only {
+        match kind {
+            // What is half made is thrown away after a crash, and what is whole is waited for at the end: nothing in
+            // between has to be in order.
+            FilesystemKind::Ext4 => options.extend([("nobarrier", None), ("noauto_da_alloc", None)]),
+            FilesystemKind::Btrfs => options.push(("nobarrier", None)),
+            FilesystemKind::Xfs => {}
+        }
+    }
+    mount_with(volume, kind, if how.read_only { Access::Look } else { Access::Change }, &options)
 }
 
 /// A UUID as people and programs write it (RFC 9562).
@@ -165,10 +223,22 @@ pub fn uuid_text(uuid: &[u8; 16]) -> String {
 pub fn mount_for_guest(disk: &Path) -> Result<std::os::fd::OwnedFd> {
     let kind = superblock::expect(disk, 0)?.kind;
     let device = LoopDevice::attach(&Volume::whole(disk), false)?;
-    detached(&device, kind, Access::Change, MountAttrFlags::MOUNT_ATTR_RELATIME)
+    detached(&device, kind, Access::Change, MountAttrFlags::MOUNT_ATTR_RELATIME, &[])
 }
 
+/// Names and values of mount options.
+type Options = [(&'static str, Option<String>)];
+
 fn mount(volume: &Volume, kind: FilesystemKind, access: Access) -> Result<(Root, LoopDevice)> {
+    mount_with(volume, kind, access, &[])
+}
+
+fn mount_with(
+    volume: &Volume,
+    kind: FilesystemKind,
+    access: Access,
+    options: &Options,
+) -> Result<(Root, LoopDevice)> {
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
@@ -177,7 +247,7 @@ fn mount(volume: &Volume, kind: FilesystemKind, access: Access) -> Result<(Root,
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     let device = LoopDevice::attach(volume, access == Access::Look)?;
-    Ok((Root::from_fd(detached(&device, kind, access, attributes)?, &volume.file), device))
+    Ok((Root::from_fd(detached(&device, kind, access, attributes, options)?, &volume.file), device))
 }
 
 fn detached(
@@ -185,6 +255,7 @@ fn detached(
     kind: FilesystemKind,
     access: Access,
     attributes: MountAttrFlags,
+    options: &Options,
 ) -> Result<std::os::fd::OwnedFd> {
     let context = rustix::mount::fsopen(kind.name(), FsOpenFlags::FSOPEN_CLOEXEC)
         .with_context(|| format!("this kernel cannot mount {}", kind.name()))?;
@@ -201,6 +272,12 @@ fn detached(
         match kind.without_replay() {
             (option, None) => rustix::mount::fsconfig_set_flag(&context, option)?,
             (option, Some(value)) => rustix::mount::fsconfig_set_string(&context, option, value)?,
+        }
+    }
+    for (name, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(&context, *name, value.as_str())?,
+            None => rustix::mount::fsconfig_set_flag(&context, *name)?,
         }
     }
     rustix::mount::fsconfig_create(&context).context("mounting it (is the filesystem damaged?)")?;
@@ -239,7 +316,8 @@ fn set_uuid(root: &Root, uuid: [u8; 16]) -> bool {
     unsafe { ioctl::ext4_set_uuid(dir.as_raw_fd(), (&raw const request).cast()) }.is_ok()
 }
 
-fn sync(root: &Root) -> Result<()> {
+/// Returns when all that was written to the filesystem is on stable storage.
+pub fn sync(root: &Root) -> Result<()> {
     Ok(rustix::fs::syncfs(open_top(root)?)?)
 }
 

@@ -16,6 +16,7 @@ use super::disks::{CloneHow, Disks};
 use super::files::{Files, LockGuard, Stat};
 use super::filesystem::{Filesystems, Shape};
 use super::net::{Link, LinkKind, Net, Port, Rates, Table};
+use super::newfs::{Finish, NewFilesystem, Work};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
 use super::superblock::{FilesystemKind, Superblock};
@@ -194,6 +195,12 @@ impl Filesystems for Model {
         look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
     ) -> Result<()> {
         self.edit_volume(volume, Shape::default(), look)
+    }
+    fn make_volume(&self, volume: &Volume, _: &NewFilesystem, _: Finish, work: &mut Work<'_>) -> Result<()> {
+        self.edit_volume(volume, Shape::default(), &mut |root, _| {
+            (work.fill)(root)?;
+            work.check.as_deref_mut().map_or(Ok(()), |check| check(root))
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use super::disks::{CloneHow, Disks};
 use super::files::{Files, LockGuard, Stat};
 use super::filesystem::{Filesystems, Shape};
 use super::net::{Link, Net, Port, Rates, Table};
+use super::newfs::{Finish, NewFilesystem, Work};
 use super::programs::{Program, Programs, Ran};
 use super::root::Root;
 use super::superblock::Superblock;
@@ -132,6 +133,15 @@ impl Filesystems for Recorder<'_> {
         look: &mut dyn FnMut(&Root, Superblock) -> Result<()>,
     ) -> Result<()> {
         pass_on!(self.look_at_volume(volume, look), "{volume}")
+    }
+    fn make_volume(
+        &self,
+        volume: &Volume,
+        new: &NewFilesystem,
+        finish: Finish,
+        work: &mut Work<'_>,
+    ) -> Result<()> {
+        pass_on!(self.make_volume(volume, new, finish, work), "{volume}")
     }
 }
 

@@ -1,11 +1,16 @@
-//! Where a guest's root filesystem is: a whole disk image, or one partition of it.
+//! Where a guest's root filesystem is: a whole disk image, one partition of it, or a logical volume.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
 
-use super::programs::{Program, Programs};
+use super::content::{self, Content};
+use super::lvm::{self, Group, VolumeName};
+use super::newfs::end_of;
+use super::partitions::{self, Part};
+use super::programs::Programs;
+use super::refused::Refused;
 use super::superblock;
 use crate::names::Bytes;
 
@@ -29,23 +34,35 @@ impl Volume {
     /// The partition of that number, or the whole disk if no number is given. A disk with partitions needs one, since which of
     /// them is the root is not to be guessed; the error names them.
     pub fn find(host: &dyn Programs, file: &Path, partition: Option<u32>) -> Result<Self> {
-        let what = || format!("looking at the partitions of '{}'", file.display());
         if partition.is_none() && superblock::probe(file, 0)?.is_some() {
             return Ok(Self::whole(file));
         }
-        let sfdisk = Program::new("sfdisk").arg("--json").arg(file.as_os_str());
-        let ran = host.run_any(&sfdisk).with_context(what)?;
-        let table = match ran.status {
-            0 => parse(ran.text().as_bytes()).with_context(what)?,
-            _ if partition.is_none() => return Ok(Self::whole(file)),
-            _ => bail!("there is no partition table in '{}'", file.display()),
+        let volumes = || {
+            let groups = physical(host, file).and_then(|physical| lvm::read(file, &physical));
+            match in_reach(&groups.unwrap_or_default()) {
+                names if names.is_empty() => String::new(),
+                names => format!("; its logical volumes are {}", names.join(", ")),
+            }
+        };
+        let table = match partitions::read(host, file)? {
+            Some(table) => table.parts,
+            None if partition.is_none() && content::of(&Self::whole(file))? == Content::Physical => {
+                bail!("'{}' is no filesystem but a physical volume of LVM{}", file.display(), volumes())
+            }
+            None if partition.is_none() => return Ok(Self::whole(file)),
+            None => bail!("there is no partition table in '{}'", file.display()),
         };
         let listed = || {
-            let line = |part: &Partition| format!("{} ({})", part.number, Bytes(part.len));
+            let line = |part: &Part| format!("{} ({})", part.number, Bytes(part.len));
             table.iter().map(line).collect::<Vec<_>>().join(", ")
         };
         let Some(number) = partition else {
-            bail!("'{}' has partitions\nhint: --partition N, one of {}", file.display(), listed());
+            bail!(
+                "'{}' has partitions\nhint: --partition N, one of {}{}",
+                file.display(),
+                listed(),
+                volumes()
+            );
         };
         let found = table.iter().find(|part| part.number == number);
         let found = found.ok_or_else(|| {
@@ -53,6 +70,49 @@ impl Volume {
         })?;
         Ok(Self { file: file.to_owned(), offset: found.offset, len: Some(found.len) })
     }
+}
+
+/// The physical volumes of LVM that a disk has: partitions of it, or all of it.
+pub fn physical(host: &dyn Programs, file: &Path) -> Result<Vec<Volume>> {
+    let len = end_of(&File::open(file)?).with_context(|| format!("looking at '{}'", file.display()))?;
+    let all = match partitions::read(host, file)? {
+        Some(table) => table.parts.iter().map(|part| part.volume(file)).collect(),
+        None => vec![Volume { len: Some(len), ..Volume::whole(file) }],
+    };
+    let mut found = Vec::new();
+    for volume in all {
+        if content::of(&volume)? == Content::Physical {
+            found.push(volume);
+        }
+    }
+    Ok(found)
+}
+
+/// The logical volume of that name, which has to be one stretch of the disk; the error names those that are.
+pub fn logical(host: &dyn Programs, file: &Path, name: &VolumeName) -> Result<Volume> {
+    let groups = lvm::read(file, &physical(host, file)?)?;
+    let listed = || match in_reach(&groups) {
+        names if names.is_empty() => String::new(),
+        names => format!("\nhint: --volume takes one of {}", names.join(", ")),
+    };
+    let Some(volume) = lvm::find(&groups, name) else {
+        bail!("'{}' has no logical volume '{name}'{}", file.display(), listed());
+    };
+    volume.place.clone().map_err(|why| {
+        let hint = "hint: inside its machine, or where device mapper is, it is a disk of its own";
+        anyhow::Error::new(Refused(format!(
+            "volume '{name}' of '{}' {why}, and so not one stretch of it\n{hint}",
+            file.display()
+        )))
+    })
+}
+
+fn in_reach(groups: &[Group]) -> Vec<String> {
+    let names = |group: &Group| {
+        let reached = group.volumes.iter().filter(|volume| volume.place.is_ok());
+        reached.map(|volume| format!("{}/{}", group.name, volume.name)).collect::<Vec<_>>()
+    };
+    groups.iter().flat_map(names).collect()
 }
 
 /// As a message names it.
@@ -65,57 +125,11 @@ impl std::fmt::Display for Volume {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Partition {
-    number: u32,
-    offset: u64,
-    len: u64,
-}
-
-/// What sfdisk(8) prints; numbers are in sectors.
-#[derive(Deserialize)]
-struct Printed {
-    partitiontable: Table,
-}
-
-#[derive(Deserialize)]
-struct Table {
-    #[serde(default = "usual_sector")]
-    sectorsize: u64,
-    #[serde(default)]
-    partitions: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    node: String,
-    start: u64,
-    size: u64,
-}
-
-fn usual_sector() -> u64 {
-    512
-}
-
-fn parse(json: &[u8]) -> Result<Vec<Partition>> {
-    let printed: Printed = serde_json::from_slice(json).context("reading what sfdisk says")?;
-    let table = printed.partitiontable;
-    let read = |node: Node| -> Result<Partition> {
-        let digits = node.node.len() - node.node.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        let number = node.node[node.node.len() - digits..].parse();
-        let number = number.with_context(|| format!("reading the number of partition '{}'", node.node))?;
-        let bytes =
-            |sectors: u64| sectors.checked_mul(table.sectorsize).context("a partition beyond all disks");
-        Ok(Partition { number, offset: bytes(node.start)?, len: bytes(node.size)? })
-    };
-    table.partitions.into_iter().map(read).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::Live;
-    use proptest::prelude::*;
+    use crate::host::programs::Program;
 
     #[test]
     fn a_partition_is_found_by_its_number_and_its_place_is_in_bytes() {
@@ -134,13 +148,5 @@ mod tests {
         assert!(error.ends_with("has partitions\nhint: --partition N, one of 1 (4M), 2 (10M)"), "{error}");
         let error = Volume::find(&Live, &disk, Some(3)).unwrap_err().to_string();
         assert!(error.contains("has no partition 3"), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_table_is_read_or_refused(node in "[a-z0-9]{0,8}", start in any::<u64>(), size in any::<u64>(), sector in any::<u64>()) {
-            let text = format!(r#"{{"partitiontable":{{"sectorsize":{sector},"partitions":[{{"node":"{node}","start":{start},"size":{size}}}]}}}}"#);
-            let _ = parse(text.as_bytes());
-        }
     }
 }
