@@ -54,6 +54,10 @@ pub trait Tree {
     fn is_labelled(&self) -> Result<bool>;
     /// Gives the path's own entry this SELinux label.
     fn set_label(&self, path: &Path, label: &str) -> Result<()>;
+    /// The label of the filesystem that it is, where it is one.
+    fn volume_label(&self) -> Result<Option<String>>;
+    /// Gives the filesystem that label.
+    fn set_volume_label(&self, label: &str) -> Result<Change>;
     /// The directory that it is, where it is one: programs can be run only in that.
     fn as_root(&self) -> Option<&Root> {
         None
@@ -124,6 +128,14 @@ impl Tree for Root {
 
     fn set_label(&self, path: &Path, label: &str) -> Result<()> {
         Root::set_label(self, path, label)
+    }
+
+    fn volume_label(&self) -> Result<Option<String>> {
+        Root::volume_label(self)
+    }
+
+    fn set_volume_label(&self, label: &str) -> Result<Change> {
+        Root::set_volume_label(self, label)
     }
 
     fn as_root(&self) -> Option<&Root> {

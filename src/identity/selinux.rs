@@ -219,6 +219,14 @@ impl Tree for Labelled<'_> {
         self.tree.set_label(path, label)
     }
 
+    fn volume_label(&self) -> Result<Option<String>> {
+        self.tree.volume_label()
+    }
+
+    fn set_volume_label(&self, label: &str) -> Result<Change> {
+        self.tree.set_volume_label(label)
+    }
+
     fn as_root(&self) -> Option<&Root> {
         self.tree.as_root()
     }

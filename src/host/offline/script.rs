@@ -12,23 +12,34 @@ use super::overlay::{Node, Overlay};
 use crate::host::filesystem::uuid_text;
 use crate::host::programs::{Programs, Ran};
 
-/// Writes the script and the files that it puts in place into `scratch`; where the script is. It does what is asked for in an
-/// order in which each part finds what it needs, the UUID last.
+/// What debugfs is to do.
+pub(super) struct Script {
+    /// Where it stands.
+    pub(super) file: PathBuf,
+    /// Whether it removes what has a block of extended attributes. debugfs forgets about that: it stays taken, or counts more files
+    /// than share it.
+    pub(super) leaves_attributes: bool,
+}
+
+/// Writes the script and the files that it puts in place into `scratch`. It does what is asked for in an order in which each part
+/// finds what it needs, the UUID last.
 pub(super) fn write(
     host: &dyn Programs,
     disk: &Path,
     overlay: &Overlay,
     scratch: &Path,
     uuid: Option<[u8; 16]>,
-) -> Result<PathBuf> {
+) -> Result<Script> {
     let changes = &overlay.changes();
-    let handed_on = attributes(host, disk, changes, scratch)?;
+    let handed_on = attributes(host, disk, overlay, changes, scratch)?;
     let mut script = String::new();
+    let mut leaves_attributes = false;
     for (at, (path, node)) in changes.iter().enumerate() {
         let name = quoted(path.file_name().map(Path::new).context("the root itself cannot be replaced")?)?;
         for (path, is_dir) in overlay.in_the_way(path, node)? {
             let command = if is_dir { "rmdir" } else { "rm" };
             let _ = writeln!(script, "{command} {}", quoted(&path)?);
+            leaves_attributes |= !overlay.has_no_attribute_block(&path);
         }
         let _ = writeln!(script, "cd {}", quoted(path.parent().unwrap_or(Path::new("/")))?);
         match node {
@@ -66,12 +77,15 @@ pub(super) fn write(
         private(&file, format!("{label}\0").as_bytes())?;
         let _ = writeln!(script, "ea_set -r -f {} {} security.selinux", quoted(&file)?, quoted(path)?);
     }
+    if let Some(label) = overlay.new_volume_label() {
+        let _ = writeln!(script, "set_super_value volume_name {label}");
+    }
     if let Some(uuid) = uuid {
         let _ = writeln!(script, "set_super_value uuid {}", uuid_text(&uuid));
     }
-    let path = scratch.join("script");
-    private(&path, script.as_bytes())?;
-    Ok(path)
+    let file = scratch.join("script");
+    private(&file, script.as_bytes())?;
+    Ok(Script { file, leaves_attributes })
 }
 
 fn own(script: &mut String, name: &str, owner: (u32, u32)) {
@@ -85,6 +99,7 @@ fn own(script: &mut String, name: &str, owner: (u32, u32)) {
 fn attributes(
     host: &dyn Programs,
     disk: &Path,
+    overlay: &Overlay,
     changes: &BTreeMap<PathBuf, Node>,
     scratch: &Path,
 ) -> Result<BTreeMap<PathBuf, Vec<(String, PathBuf)>>> {
@@ -94,7 +109,8 @@ fn attributes(
         .map(|(path, _)| path)
         .collect();
     let mut found: BTreeMap<PathBuf, Vec<(String, PathBuf)>> = BTreeMap::new();
-    if replaced.is_empty() {
+    // Usually there are none, and starting a program takes longer than looking. Filesystems of older forms are left to the program.
+    if replaced.iter().all(|path| overlay.has_no_attributes(path)) {
         return Ok(found);
     }
     let run = |commands: String| -> Result<Ran> {
@@ -132,9 +148,12 @@ fn attributes(
     Ok(found)
 }
 
-/// `  user.name (3) = "abc"`.
+/// `  user.name (3) = "abc"`. What a small file holds is listed with them, and stays with the file.
 fn attribute_name(line: &str) -> Option<&str> {
     let (name, rest) = line.strip_prefix("  ")?.split_once(" (")?;
+    if name == "system.data" {
+        return None;
+    }
     let known = ["user.", "security.", "trusted.", "system."].iter().any(|space| name.starts_with(space));
     (known && rest.contains(")")).then_some(name)
 }
