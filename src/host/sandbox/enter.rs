@@ -160,6 +160,12 @@ impl Entrance {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         told("attaching the guest's tree", move_mount(&self.tree, c"", CWD, AT, flags))?;
         told("entering the guest's tree", rustix::process::chdir(AT))?;
+        // A copy tells the mount that it was made of, and pivot_root(2) takes no such mount for a root: under systemd
+        // every directory of the host is on one.
+        told(
+            "making the guest's tree private",
+            mount_change(c".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
+        )?;
         told("changing the root", rustix::process::pivot_root(c".", c"."))?;
         told("leaving the host's tree", unmount(c".", UnmountFlags::DETACH))?;
         told("entering the guest's root", rustix::process::chdir(c"/"))?;
