@@ -21,6 +21,7 @@ pub mod paths;
 pub mod host;
 pub mod events;
 pub mod console;
+pub mod signature;
 pub mod image;
 pub mod profile;
 pub mod identity;
