@@ -247,13 +247,12 @@ fn runs(paths: &Paths, guest: &GuestName) -> Result<bool> {
 fn nobody_else_has_address(machine: Machine<'_>, guest: &Guest) -> Result<()> {
     /// For both questions and their answers; on one segment an answer takes under a millisecond.
     const LIMIT: Duration = Duration::from_millis(200);
-    match network::probe_address(machine.host, machine.site, guest, LIMIT)? {
-        Some(mac) if mac != guest.mac => bail!(
-            "address {} is in use: the machine with hardware address {mac} has it; hint: give guest '{}' another address",
-            guest.address,
+    match network::probe_addresses(machine.host, machine.site, guest, LIMIT)? {
+        Some((address, mac)) => bail!(
+            "address {address} is in use: the machine with hardware address {mac} has it; hint: give guest '{}' another address",
             guest.name
         ),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -14,6 +14,10 @@
 //!                            report
 //! ```
 
+// What tests share with those beside the library says 'gridgate', too.
+#[cfg(test)]
+extern crate self as gridgate;
+
 pub mod names;
 pub mod progress;
 pub mod config;

@@ -28,7 +28,11 @@ pub fn call(socket: &Path, order: &str) -> Result<String> {
     let mut text = Vec::new();
     loop {
         let mut reply = [0u8; REPLY_HEADER + MAX_DATA];
-        let len = ours.recv(&mut reply).with_context(what)?;
+        let len = match ours.recv(&mut reply) {
+            // A signal, or having been stopped for a while.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            received => received.with_context(what)?,
+        };
         let (failed, more, part) = parse(&reply[..len]).with_context(what)?;
         text.extend_from_slice(part);
         if !more {

@@ -23,19 +23,19 @@ pub use crate::paths::OWN;
 use spec::{Engine, Spec};
 
 /// How a guest is plugged into its network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plug {
-    /// A tap that the hypervisor opens as a file descriptor.
-    Tap(RawFd),
-    /// A network namespace that already has the guest's interface in it.
+    /// A tap for each of its cards, which the hypervisor has as a file descriptor.
+    Taps(Vec<RawFd>),
+    /// A network namespace that already has the guest's interfaces in it.
     Namespace(RawFd),
 }
 
 /// Which plug a backend takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlugKind {
-    /// See [`Plug::Tap`].
-    Tap,
+    /// See [`Plug::Taps`].
+    Taps,
     /// See [`Plug::Namespace`].
     Namespace,
 }

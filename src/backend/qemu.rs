@@ -22,7 +22,7 @@ impl Backend for Qemu {
     }
 
     fn plug(&self) -> PlugKind {
-        PlugKind::Tap
+        PlugKind::Taps
     }
 
     fn program(&self, spec: &Spec, wires: &Wires) -> Program {
@@ -53,10 +53,12 @@ impl Backend for Qemu {
             .arg("-drive")
             .arg(format!("file={},format=raw,if=none,id=disk0", comma_safe(&spec.disk.to_string_lossy())))
             .args(["-device", "virtio-blk-pci,drive=disk0", "-device", "virtio-rng-pci"]);
-        if let Plug::Tap(fd) = wires.plug {
-            program = program
-                .args(["-netdev", &format!("tap,id=net0,fd={fd}")])
-                .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={}", spec.mac)]);
+        if let Plug::Taps(taps) = &wires.plug {
+            for (at, (card, fd)) in spec.cards().iter().zip(taps).enumerate() {
+                program = program
+                    .args(["-netdev", &format!("tap,id=net{at},fd={fd}")])
+                    .args(["-device", &format!("virtio-net-pci,netdev=net{at},mac={}", card.mac)]);
+            }
         }
         let socket = |name: &str| comma_safe(&wires.run_dir.join(OWN).join(name).to_string_lossy());
         if let Some(vsock) = wires.vsock {
@@ -124,7 +126,7 @@ mod tests {
 
     fn typed(kvm: bool) -> String {
         let spec = spec(Engine::Qemu { kvm, kernel: "/i/vmlinuz".into(), initrd: "/i/initrd".into() });
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
+        let wires = Wires { plug: Plug::Taps(vec![7]), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         Qemu.program(&spec, &wires).typed()
     }
 
@@ -155,7 +157,7 @@ mod tests {
         let mut spec =
             spec(Engine::Qemu { kvm: false, kernel: "/i/vmlinuz".into(), initrd: "/i/initrd".into() });
         spec.limits.memory_bytes = Some(512 << 20);
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
+        let wires = Wires { plug: Plug::Taps(vec![7]), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         assert!(Qemu.program(&spec, &wires).typed().contains("-accel tcg,tb-size=160 -cpu max"));
     }
 

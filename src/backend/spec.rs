@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::interface::first_name;
 use crate::config::limits::Limits;
 use crate::config::site::ReadyCheck;
 use crate::config::supervision::Supervision;
 use crate::host::Host;
-use crate::names::{Bytes, GuestName, IfName, MacAddr};
+use crate::names::{Bytes, GuestName, IfName, MacAddr, NicName};
 use crate::paths::Paths;
 
 /// What runs the guest, chosen.
@@ -47,6 +48,22 @@ impl std::fmt::Display for Engine {
     }
 }
 
+/// A network card of a guest, and where its cable goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// What it is called inside the guest.
+    pub name: NicName,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// The bridge that it is plugged into.
+    pub bridge: IfName,
+    /// The host's end of its network cable.
+    pub tap: IfName,
+}
+
+/// A guest has no more cards than this.
+pub const MOST_CARDS: usize = 8;
+
 /// What a guest is started with; `guests/NAME/spec.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -70,6 +87,9 @@ pub struct Spec {
     pub bridge: IfName,
     /// The host's end of its network cable.
     pub tap: IfName,
+    /// Its cards beside the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Card>,
     /// The namespace that the bridge is in; the host's own if none.
     pub netns: Option<PathBuf>,
     /// Further words for the kernel's command line.
@@ -118,6 +138,13 @@ impl Spec {
         Ok(Some(spec))
     }
 
+    /// All its cards, the first one first.
+    pub fn cards(&self) -> Vec<Card> {
+        let (bridge, tap) = (self.bridge.clone(), self.tap.clone());
+        let first = Card { name: first_name(), mac: self.mac, bridge, tap };
+        std::iter::once(first).chain(self.further.iter().cloned()).collect()
+    }
+
     /// Keeps it for the next start.
     pub fn write(&self, host: &dyn Host, paths: &Paths) -> Result<()> {
         host.write(&paths.spec(&self.guest), &serde_json::to_vec_pretty(self)?, 0o644)
@@ -140,6 +167,7 @@ pub(crate) mod tests {
             address: "10.77.0.10".parse().unwrap(),
             bridge: "gg0".parse().unwrap(),
             tap: "gg-ce".parse().unwrap(),
+            further: Vec::new(),
             netns: None,
             kernel_args: String::new(),
             ready: vec![ReadyCheck::Login],
@@ -155,9 +183,18 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn storage() -> Card {
+        Card {
+            name: "storage".parse().unwrap(),
+            mac: "52:54:00:00:01:10".parse().unwrap(),
+            bridge: "gg1".parse().unwrap(),
+            tap: "gg-ce_storage".parse().unwrap(),
+        }
+    }
+
     #[test]
     fn a_spec_survives_being_written_and_read() {
-        let before = spec(Engine::Uml { kernel: "/k".into() });
+        let before = Spec { further: vec![storage()], ..spec(Engine::Uml { kernel: "/k".into() }) };
         let text = serde_json::to_string(&before).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), before);
     }

@@ -22,7 +22,7 @@ impl Backend for Uml {
     }
 
     fn plug(&self) -> PlugKind {
-        PlugKind::Tap
+        PlugKind::Taps
     }
 
     fn program(&self, spec: &Spec, wires: &Wires) -> Program {
@@ -45,8 +45,10 @@ impl Backend for Uml {
             .arg(format!("uml_dir={}/", wires.run_dir.join(OWN).display()))
             // Tells that the kernel is up (again), that it panicked, and what the guest writes to /proc/mconsole.
             .arg(format!("mconsole=notify:{}", wires.run_dir.join("notify.sock").display()));
-        if let Plug::Tap(fd) = wires.plug {
-            program = program.arg(format!("vec0:transport=fd,fd={fd},vec=0,mac={}", spec.mac));
+        if let Plug::Taps(taps) = &wires.plug {
+            for (at, (card, fd)) in spec.cards().iter().zip(taps).enumerate() {
+                program = program.arg(format!("vec{at}:transport=fd,fd={fd},vec=0,mac={}", card.mac));
+            }
         }
         program = program.args(spec.kernel_args.split_whitespace());
         // Without $HOME it dies at start, although it is told where its files go.
@@ -77,18 +79,33 @@ pub fn takes_orders(spec: &Spec, run_dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::spec::tests::spec;
+    use crate::backend::spec::tests::{spec, storage};
 
     #[test]
     fn a_guest_becomes_one_command_line() {
         let mut spec = spec(Engine::Uml { kernel: "/k/linux".into() });
         spec.kernel_args = "quiet  loglevel=3".to_owned();
-        let wires = Wires { plug: Plug::Tap(7), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
+        let wires = Wires { plug: Plug::Taps(vec![7]), run_dir: "/run/g/ce".into(), tree: None, vsock: None };
         assert_eq!(
             Uml.program(&spec, &wires).typed(),
             "/k/linux mem=256M ubd0s=/s/disk root=/dev/ubda rw con0=fd:0,fd:1 con=null ssl=null seccomp=auto umid=ce \
              uml_dir=/run/g/ce/hv/ mconsole=notify:/run/g/ce/notify.sock \
              vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 quiet loglevel=3"
+        );
+    }
+
+    #[test]
+    fn each_card_has_a_tap_of_its_own() {
+        let mut spec = spec(Engine::Uml { kernel: "/k/linux".into() });
+        spec.further = vec![storage()];
+        let plug = Plug::Taps(vec![7, 9]);
+        let wires = Wires { plug, run_dir: "/run/g/ce".into(), tree: None, vsock: None };
+        let line = Uml.program(&spec, &wires).typed();
+        assert!(
+            line.contains(
+                "vec0:transport=fd,fd=7,vec=0,mac=52:54:00:00:00:10 vec1:transport=fd,fd=9,vec=0,mac=52:54:00:00:01:10"
+            ),
+            "{line}"
         );
     }
 }

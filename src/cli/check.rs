@@ -117,10 +117,11 @@ fn table(site: &Site) -> String {
     let (guests, networks) = (plural(site.guests.len(), "guest"), plural(site.networks.len(), "network"));
     let rehearsed = if site.rehearsed() { ", rehearsed" } else { "" };
     for guest in &site.guests {
-        for nic in guest.further_cards() {
+        for nic in guest.further_cards().into_iter().filter(|nic| nic.network.is_none()) {
             let _ = writeln!(
                 text,
-                "{}: '{}' is a second card: disks are personalised for it, but gridgate itself runs no such guest",
+                "{}: card '{}' is in no network of the site: disks are personalised for it, but gridgate itself runs no such \
+                 guest",
                 guest.name, nic.name
             );
         }

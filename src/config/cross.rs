@@ -1,6 +1,7 @@
 //! What only shows when guests are looked at together, or beside what the site and this machine have.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::checks;
 use super::guest::Draft;
@@ -8,6 +9,7 @@ use super::limits::{self, Limit};
 use super::network::{NamedNetwork, broadcast};
 use super::origin::Origin;
 use super::problem::Problems;
+use super::site::Network;
 use super::suggest;
 
 /// Names that a guest may refer to.
@@ -104,15 +106,25 @@ fn address(draft: &Draft<'_>, networks: &[NamedNetwork], problems: &mut Problems
     let Some(address) = draft.address.filter(|_| said.is_some()) else { return };
     let place = draft.place("address");
     let free = "leave it away to get the next free one";
-    if !subnet.contains(&address) {
-        problems.add(place, format!("address {address} is outside network '{name}', {subnet}"), free);
-    } else if address == subnet.network() {
-        problems.add(place, format!("address {address} is that of network '{name}' itself"), free);
-    } else if Some(address) == broadcast(&subnet) {
-        problems.add(place, format!("address {address} reaches all of network '{name}'"), free);
-    } else if network.gateway == Some(address) {
-        problems.add(place, format!("address {address} is the gateway of network '{name}'"), free);
+    if let Some(message) = no_host(address, network) {
+        problems.add(place, message, free);
     }
+}
+
+/// Why no guest on this network may have the address.
+pub(super) fn no_host(address: IpAddr, network: &Network) -> Option<String> {
+    let (subnet, name) = (network.subnet, &network.name);
+    if !subnet.contains(&address) {
+        return Some(format!("address {address} is outside network '{name}', {subnet}"));
+    }
+    if address == subnet.network() {
+        return Some(format!("address {address} is that of network '{name}' itself"));
+    }
+    if Some(address) == broadcast(&subnet) {
+        return Some(format!("address {address} reaches all of network '{name}'"));
+    }
+    (network.gateway == Some(address))
+        .then(|| format!("address {address} is the gateway of network '{name}'"))
 }
 
 /// What no two guests may share.

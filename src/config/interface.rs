@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::names::{BadName, MacAddr, NicName};
+use crate::names::{BadName, MacAddr, NetworkName, NicName};
 
 /// One network interface inside a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +26,10 @@ pub struct Interface {
     pub routes: Vec<Route>,
     /// Largest packet in bytes; the kernel's own choice if it is not said.
     pub mtu: Option<u32>,
+    /// The site's network that a further card is plugged into, if the site has one for it. The first card is plugged into the
+    /// guest's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkName>,
 }
 
 /// What an interface is made of.
@@ -126,6 +130,12 @@ pub struct Route {
 /// `enp0s2` or `eth0`.
 pub const FIRST_INTERFACE: &str = "net0";
 
+/// [`FIRST_INTERFACE`].
+#[expect(clippy::expect_used, reason = "the text is right here")]
+pub fn first_name() -> NicName {
+    FIRST_INTERFACE.parse().expect("it is a name")
+}
+
 impl Interface {
     /// A card, nothing said of it yet.
     pub fn card(name: NicName, mac: Option<MacAddr>) -> Self {
@@ -138,15 +148,14 @@ impl Interface {
             automatic: Automatic::default(),
             routes: Vec::new(),
             mtu: None,
+            network: None,
         }
     }
 
     /// The card that every guest has.
     pub fn first(mac: MacAddr, address: IpNet, gateway: Option<IpAddr>) -> Self {
-        #[expect(clippy::expect_used, reason = "the text is right here")]
-        let name = FIRST_INTERFACE.parse().expect("it is a name");
         let gateways = gateway.into_iter().collect();
-        Self { addresses: vec![address], gateways, ..Self::card(name, Some(mac)) }
+        Self { addresses: vec![address], gateways, ..Self::card(first_name(), Some(mac)) }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::cards;
 use super::checks;
 use super::derive;
 use super::explain::Explain;
@@ -52,7 +53,7 @@ pub fn read(
                 problems.add(origin.unwrap_or(draft.start()), message, hint);
                 continue;
             }
-            interfaces.push(further(draft, parsed, &layers, site, &mut taken, explain, problems));
+            interfaces.push(further(draft, parsed, &layers, networks, site, &mut taken, explain, problems));
         }
         wiring::check(draft, &interfaces, problems);
         carry(&mut interfaces);
@@ -103,10 +104,12 @@ fn said_mac(draft: &Draft<'_>, layers: &Layers<'_>) -> Option<MacAddr> {
     counted_mac(mac, draft.number.unwrap_or(1) - 1)
 }
 
+#[expect(clippy::too_many_arguments, reason = "one caller, and each is a different thing")]
 fn further(
     draft: &Draft<'_>,
     name: NicName,
     layers: &Layers<'_>,
+    networks: &[NamedNetwork],
     site: &SiteName,
     taken: &mut BTreeSet<MacAddr>,
     explain: &mut Explain,
@@ -127,7 +130,13 @@ fn further(
     if let Some((address, prefix)) = text("address").and_then(checks::split_address) {
         let said = layers.pick("prefix").and_then(|entry| u8::try_from(entry.value.integer()?).ok());
         let address = plus(address, draft.number.unwrap_or(1) - 1);
-        let net = address.zip(prefix.or(said)).and_then(|(address, prefix)| IpNet::new(address, prefix).ok());
+        let of_network = || {
+            let network = cards::network(layers, address, networks);
+            network.filter(|_| nic.kind == InterfaceKind::Ethernet).map(|network| network.subnet.prefix_len())
+        };
+        let net = address
+            .zip(prefix.or(said).or_else(of_network))
+            .and_then(|(address, prefix)| IpNet::new(address, prefix).ok());
         if net.is_none() {
             let place = place(layers, "address").unwrap_or_else(|| draft.start().clone());
             let message = format!("the address of interface '{}' has no good prefix", nic.name);
@@ -137,6 +146,7 @@ fn further(
     }
     nic.gateways.extend(text("gateway").and_then(|text| text.parse::<IpAddr>().ok()));
     common(&mut nic, layers, &|_| draft.number);
+    cards::plug(&mut nic, draft, layers, networks, problems);
     nic
 }
 

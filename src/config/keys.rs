@@ -141,6 +141,7 @@ pub const LIMITS: &[Key] = &[
 /// Keys of `[interface.NAME]` in a guest's file and in templates; as shell variables they have a number behind them:
 /// `VLAN1` is of the interface `net1`.
 pub const INTERFACE: &[Key] = &[
+    key("network", &["NETWORK"], Text(checks::label), "\"storage\"", Template),
     key("vlan", &["VLAN", "VLAN_ID"], Integer(1, 4094), "100", Template),
     key("parent", &["PHYSDEV"], Text(checks::nic), "\"net0\"", Template),
     key("bond", &["BOND"], Texts(Parted::Words, checks::nic), "[\"net0\", \"net1\"]", Template),

@@ -13,6 +13,9 @@
 //! ```
 
 pub mod clone;
+#[cfg(test)]
+#[path = "../../tests/support/described.rs"]
+pub(crate) mod described;
 pub mod example;
 pub mod explain;
 pub mod interface;
@@ -26,6 +29,7 @@ pub mod supervision;
 pub mod variables;
 mod wiring;
 
+mod cards;
 mod checks;
 mod cross;
 mod derive;

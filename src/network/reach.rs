@@ -43,20 +43,35 @@ pub fn endpoint(address: IpAddr, mac: MacAddr, bridge: &IfName, links: &[Link], 
     }
 }
 
-/// Asks on the guest's network whether somebody has the guest's address already, and who. Only a network that is joined
-/// to the world is asked, and only for IPv4. Ask before the guest is started, or it answers itself.
-pub fn probe_address(
+/// Asks on the guest's networks whether somebody has one of its addresses already, which, and who. Only networks that are
+/// joined to the world are asked, and only for the cards' IPv4 addresses. Ask before the guest is started, or it answers
+/// itself; up to the limit for each address.
+pub fn probe_addresses(
     host: &dyn Host,
     site: &Site,
     guest: &Guest,
     limit: Duration,
-) -> Result<Option<MacAddr>> {
-    match (site.network(&guest.network), guest.address) {
-        (Some(network), IpAddr::V4(address)) if network.mode == NetworkMode::Bridge => {
-            host.arp_probe(None, &network.bridge, address, limit)
+) -> Result<Option<(IpAddr, MacAddr)>> {
+    let first = std::iter::once((Some(&guest.network), Some(guest.mac), guest.address));
+    let further = guest
+        .further_cards()
+        .into_iter()
+        .flat_map(|nic| nic.addresses.iter().map(move |net| (nic.network.as_ref(), nic.mac, net.addr())));
+    for (network, mac, address) in first.chain(further) {
+        let (Some(network), IpAddr::V4(asked)) = (network.and_then(|name| site.network(name)), address)
+        else {
+            continue;
+        };
+        if network.mode != NetworkMode::Bridge {
+            continue;
         }
-        _ => Ok(None),
+        if let Some(who) = host.arp_probe(None, &network.bridge, asked, limit)?
+            && Some(who) != mac
+        {
+            return Ok(Some((address, who)));
+        }
     }
+    Ok(None)
 }
 
 fn bridge_with_link_local(bridge: &IfName, links: &[Link]) -> Option<u32> {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::backend::backend;
-use crate::backend::spec::{Engine, Spec, VERSION};
+use crate::backend::spec::{Card, Engine, MOST_CARDS, Spec, VERSION};
+use crate::config::interface::Interface;
 use crate::config::limits::{Limit, overhead};
 use crate::config::site::{BackendChoice, Guest, Site};
 use crate::facts::engines::Engines;
@@ -26,7 +27,6 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
     })?;
     let engine = engine(guest, &facts.engines, image)?;
     enough_memory(guest, &engine)?;
-    one_card(guest)?;
     Ok(Spec {
         version: VERSION,
         guest: guest.name.clone(),
@@ -38,6 +38,7 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
         address: guest.address,
         bridge: network.bridge.clone(),
         tap,
+        further: further(paths, site, guest)?,
         netns: site.rehearsed().then(|| paths.netns()),
         kernel_args: guest.kernel_args.clone(),
         ready: guest.ready.clone(),
@@ -53,22 +54,31 @@ pub fn spec(paths: &Paths, site: &Site, guest: &Guest, facts: &Facts) -> Result<
     })
 }
 
-/// Backends plug in one card: VLANs and bonds of it are the guest's own business, a second card would be missing.
-fn one_card(guest: &Guest) -> Result<(), Problem> {
-    let further = guest.further_cards();
-    if further.is_empty() {
-        return Ok(());
+/// The cards beside the first one; VLANs and bonds are the guest's own business.
+fn further(paths: &Paths, site: &Site, guest: &Guest) -> Result<Vec<Card>, Problem> {
+    let cards = guest.further_cards();
+    if cards.len() >= MOST_CARDS {
+        let message = format!("guest '{}': it has {} cards", guest.name, cards.len() + 1);
+        return Err(Problem::with_hint(message, format!("gridgate plugs {MOST_CARDS} in at most")));
     }
-    let names: Vec<&str> = further.iter().map(|nic| nic.name.as_str()).collect();
-    Err(Problem::with_hint(
-        format!(
-            "guest '{}': gridgate plugs one card in, and '{}' is a further one",
-            guest.name,
-            names.join("', '")
-        ),
-        "make it a VLAN of the first one (vlan = 100), or leave this guest out of those to bring up; \
-         'gridgate personalise --disk' writes all its cards for a machine that runs elsewhere",
-    ))
+    cards.into_iter().map(|nic| card(paths, site, guest, nic)).collect()
+}
+
+fn card(paths: &Paths, site: &Site, guest: &Guest, nic: &Interface) -> Result<Card, Problem> {
+    let problem = |why: &str| Problem {
+        message: format!("guest '{}': plugging card '{}' in: {why}", guest.name, nic.name),
+        hint: None,
+    };
+    let Some(network) = nic.network.as_ref().and_then(|name| site.network(name)) else {
+        let why = problem("its address is of no network of the site").message;
+        let hint = "say which it is on (network = \"storage\"), or leave this guest out of those to bring up; \
+                    'gridgate personalise --disk' writes all cards for a machine that runs elsewhere";
+        return Err(Problem::with_hint(why, hint));
+    };
+    let tap = names::further_port_name(&paths.id(), &guest.name, &nic.name, site.rehearsed());
+    let tap = tap.map_err(|why| problem(&format!("its port's name {why}")))?;
+    let mac = nic.mac.ok_or_else(|| problem("it has no hardware address"))?;
+    Ok(Card { name: nic.name.clone(), mac, bridge: network.bridge.clone(), tap })
 }
 
 /// Which backend `auto` becomes is only known here.

@@ -2,11 +2,12 @@
 //! root writes down of it.
 //!
 //! ```text
-//! ExecStartPre=+  prepare: disk, quarters, tap --(descriptor store)--+
+//! ExecStartPre=+  prepare: disk, quarters, taps -(descriptor store)--+
 //! ExecStart=      launch, as the guest's user: terminal, lock <------+--> exec
 //! ExecStartPost=+ started: run.json, console holder
 //! ```
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -17,7 +18,7 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::backend::backend;
-use crate::backend::spec::Spec;
+use crate::backend::spec::{MOST_CARDS, Spec};
 use crate::console::client;
 use crate::console::record::RunRecord;
 use crate::host::{Live, notify, users};
@@ -25,17 +26,29 @@ use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::service::{self, generate, launch, limits, quarters};
 
-/// The guest's cable, as systemd keeps it between two processes of a unit.
-pub const TAP: &str = "tap";
+/// The guest's cables, as systemd keeps them between two processes of a unit: this, and for further ones with a number.
+const TAP: &str = "tap";
 /// Why there is nothing to launch.
 pub const REFUSED: &str = "refused";
 
 /// Takes back what an earlier run of the unit may have left with systemd.
 pub fn begin() -> Result<()> {
-    for name in [TAP, REFUSED] {
-        notify::forget(name)?;
-    }
+    forget_cables()?;
+    notify::forget(REFUSED)?;
     notify::settle()
+}
+
+fn cable_name(at: usize) -> String {
+    if at == 0 { TAP.to_owned() } else { format!("{TAP}{at}") }
+}
+
+fn forget_cables() -> Result<()> {
+    (0..MOST_CARDS).try_for_each(|at| notify::forget(&cable_name(at)))
+}
+
+/// The cables among what this process was given, in the order of the guest's cards.
+pub fn cables(received: &mut BTreeMap<String, OwnedFd>) -> Vec<OwnedFd> {
+    (0..MOST_CARDS).map_while(|at| received.remove(&cable_name(at))).collect()
 }
 
 /// Lays out what the guest's user cannot make itself, and hands it over.
@@ -55,8 +68,10 @@ pub fn hand_over(paths: &Paths, spec: &Spec) -> Result<()> {
     quarters::furnish(paths, spec, uid)?;
     quarters::check(spec, uid)?;
     limits::prepare(&Live, paths, spec)?;
-    let tap = until(|| launch::plug(&Live, paths, spec))?;
-    notify::store(TAP, tap.as_fd())?;
+    let cables = until(|| launch::plug(&Live, paths, spec))?;
+    for (at, cable) in cables.iter().enumerate() {
+        notify::store(&cable_name(at), cable.as_fd())?;
+    }
     notify::settle()
 }
 
@@ -94,7 +109,7 @@ pub fn refusal(fd: OwnedFd) -> Result<String> {
 
 /// Writes down which process runs the guest, and has its console taken up.
 pub fn started(paths: &Paths, guest: &GuestName, pid: i32) -> Result<()> {
-    notify::forget(TAP)?;
+    forget_cables()?;
     let known = RunRecord::read(paths, guest)?.is_some_and(|run| run.pid == pid && run.is_alive());
     if known {
         // It was root, and has done so itself.

@@ -22,7 +22,6 @@ use rustix::thread::UnshareFlags;
 
 use crate::backend::spec::Spec;
 use crate::backend::{Plug, PlugKind, Wires, backend};
-use crate::config::interface::FIRST_INTERFACE;
 use crate::config::site::ReadyCheck;
 use crate::console::client;
 use crate::console::heard::vsock::{self, Vsock};
@@ -60,20 +59,18 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     let _ = rustix::process::setsid();
     let lock = lock(paths, guest)?;
     let backend = backend(&spec.engine);
-    let cable = match received.remove(handover::TAP) {
-        Some(tap) => tap,
-        None => {
-            limits::prepare(&host, paths, &spec)?;
-            quarters::clean(paths, guest)?;
-            plug(&host, paths, &spec)?
-        }
-    };
+    let mut cables = handover::cables(&mut received);
+    if cables.is_empty() {
+        limits::prepare(&host, paths, &spec)?;
+        quarters::clean(paths, guest)?;
+        cables = plug(&host, paths, &spec)?;
+    }
     let tree = if backend.wants_tree() { Some(mount_tree(paths, &spec)?) } else { None };
     let terminal = Terminal::open()?;
 
     let plug = match backend.plug() {
-        PlugKind::Tap => Plug::Tap(cable.as_raw_fd()),
-        PlugKind::Namespace => Plug::Namespace(cable.as_raw_fd()),
+        PlugKind::Taps => Plug::Taps(cables.iter().map(AsRawFd::as_raw_fd).collect()),
+        PlugKind::Namespace => Plug::Namespace(cables.first().context("it has no namespace")?.as_raw_fd()),
     };
     let speaks = |check: &ReadyCheck| matches!(check, ReadyCheck::Notify | ReadyCheck::Heartbeat(_));
     let vsock = (spec.ready.iter().any(speaks) && vsock::is_possible()).then(|| Vsock::of(paths, guest));
@@ -82,7 +79,8 @@ fn become_guest(paths: &Paths, guest: &GuestName) -> Result<Infallible> {
     // Later there is nobody who could take back what has been told by then.
     std::fs::metadata(program.command().get_program())
         .with_context(|| format!("running '{}'", program.name))?;
-    for fd in [lock.as_fd(), cable.as_fd(), terminal.master.as_fd()] {
+    let own = [lock.as_fd(), terminal.master.as_fd()];
+    for fd in own.into_iter().chain(cables.iter().map(AsFd::as_fd)) {
         keep_over_exec(fd)?;
     }
     // Where systemd has made this process the guest's user, it is root that writes down that it runs.
@@ -177,23 +175,33 @@ pub fn is_held(paths: &Paths, guest: &GuestName) -> bool {
     matches!(taken, Err(rustix::io::Errno::WOULDBLOCK))
 }
 
-/// Plugs a cable into the guest's bridge: a tap, or a namespace that the other end is in. It goes with the descriptor.
-pub fn plug(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<OwnedFd> {
+/// Plugs a cable into a bridge for each of the guest's cards: taps, in the order of the cards, or one namespace that the other
+/// ends are in. They go with the descriptors.
+pub fn plug(host: &dyn Host, paths: &Paths, spec: &Spec) -> Result<Vec<OwnedFd>> {
     let ns = spec.netns.as_deref();
     let alias = names::guest_alias(&paths.id(), &spec.guest);
-    let port = Port { name: &spec.tap, bridge: &spec.bridge, alias: &alias };
-    match backend(&spec.engine).plug() {
-        PlugKind::Tap => host.open_tap(ns, port, None),
-        PlugKind::Namespace => {
-            let namespace = host.fresh_netns()?;
-            let peer: IfName = FIRST_INTERFACE.parse().context("naming the guest's interface")?;
-            host.make_veth(ns, port, namespace.as_fd(), &peer, spec.mac)?;
-            Ok(namespace)
-        }
+    let kind = backend(&spec.engine).plug();
+    let mut cables = Vec::new();
+    if kind == PlugKind::Namespace {
+        cables.push(host.fresh_netns().context("making its network namespace")?);
     }
-    .with_context(|| {
-        format!("plugging it into bridge '{}' (is the site's network up? try: gridgate up)", spec.bridge)
-    })
+    for card in spec.cards() {
+        let port = Port { name: &card.tap, bridge: &card.bridge, alias: &alias };
+        let plugged = match (kind, cables.first()) {
+            (PlugKind::Namespace, Some(namespace)) => {
+                let peer: IfName = card.name.as_str().parse().context("naming the guest's interface")?;
+                host.make_veth(ns, port, namespace.as_fd(), &peer, card.mac)
+            }
+            _ => host.open_tap(ns, port, None).map(|tap| cables.push(tap)),
+        };
+        plugged.with_context(|| {
+            format!(
+                "plugging card '{}' into bridge '{}' (is the site's network up? try: gridgate up)",
+                card.name, card.bridge
+            )
+        })?;
+    }
+    Ok(cables)
 }
 
 /// Where a guest's disk is mounted, in its run directory.

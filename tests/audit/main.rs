@@ -52,6 +52,7 @@ fn new_identity() -> Identity {
             automatic: Automatic::default(),
             routes: Vec::new(),
             mtu: None,
+            network: None,
         }],
         dns: vec!["10.99.1.2".parse().unwrap()],
         search: vec!["new.example".to_owned()],

@@ -38,6 +38,7 @@ fn identity() -> Identity {
             automatic: Automatic::default(),
             routes: Vec::new(),
             mtu: None,
+            network: None,
         }],
         dns: vec!["192.0.2.2".parse().unwrap()],
         search: vec!["example.org".to_owned()],

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
 mod choice;
+#[path = "../support/described.rs"]
+mod described;
 mod tools;
 mod trees;
 
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
+use described::loaded;
 use gridgate::config::interface::{Automatic, BondMode, Interface, InterfaceKind, Route};
 use gridgate::host::root::Root;
 use gridgate::identity::assigned::Assigned;
@@ -16,19 +16,12 @@ use gridgate::identity::network::found::Found;
 use gridgate::identity::network::{Rendered, render};
 use gridgate::identity::wanted::Identity;
 use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use trees::{Distribution, Guest};
 
 fn card(name: &str, last: u8) -> Interface {
-    Interface {
-        name: name.parse().unwrap(),
-        kind: InterfaceKind::Ethernet,
-        mac: Some(format!("52:54:00:00:00:{last:02x}").parse().unwrap()),
-        addresses: Vec::new(),
-        gateways: Vec::new(),
-        automatic: Automatic::default(),
-        routes: Vec::new(),
-        mtu: None,
-    }
+    Interface::card(name.parse().unwrap(), Some(format!("52:54:00:00:00:{last:02x}").parse().unwrap()))
 }
 
 fn route(to: &str, via: Option<&str>, metric: Option<u32>) -> Route {
@@ -71,17 +64,16 @@ fn rich() -> Vec<Interface> {
 fn identity(interfaces: Vec<Interface>) -> Identity {
     let mut assigned = Assigned::draw("ce").unwrap();
     assigned.machine_id = "0123456789abcdef0123456789abcdef".to_owned();
+    let described = "name = 's'\ndomain = 'example.org'\ndns = ['10.77.0.2', '2001:db8:77::2']\n\
+        [networks.lan]\nmode = 'isolated'\nsubnet = '10.77.0.0/24'\n";
+    let site = loaded(&[("site.toml", described), ("guests/ce.toml", "")]);
+    let identity = Identity::of(&site, &site.guests[0], assigned, "ssh-ed25519 AAAA admin");
     Identity {
-        hostname: "ce".to_owned(),
-        fqdn: "ce.example.org".to_owned(),
-        domain: "example.org".to_owned(),
         hosts: Vec::new(),
         interfaces,
-        dns: ["10.77.0.2", "2001:db8:77::2"].map(|a| a.parse().unwrap()).to_vec(),
         search: ["example.org", "grid.example.org"].map(str::to_owned).to_vec(),
-        ntp: Vec::new(),
         authorized_keys: Vec::new(),
-        assigned,
+        ..identity
     }
 }
 
@@ -214,6 +206,7 @@ fn any_interface() -> impl Strategy<Value = Interface> {
                 automatic: Automatic { ipv4, ipv6 },
                 routes: routes.into_iter().map(route).collect(),
                 mtu,
+                network: None,
             })
         },
     )

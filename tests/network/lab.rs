@@ -6,19 +6,21 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gridgate::config::site::{BackendChoice, Guest, Network, NetworkMode, Site};
+use gridgate::config::site::{NetworkMode, Site};
 use gridgate::facts::network::gather;
 use gridgate::host::Live;
 use gridgate::host::net::{Link, Net, Port, in_netns};
 use gridgate::host::programs::{Program, Programs};
-use gridgate::names::{Bytes, IfName, MacAddr};
+use gridgate::names::{IfName, MacAddr};
 use gridgate::network::{apply, namespace};
 use gridgate::paths::Paths;
 use gridgate::plan::network::{NetStep, names, plan, teardown};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+use crate::described::loaded;
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 pub(crate) const GUEST_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
 
@@ -57,60 +59,14 @@ pub(crate) fn name(text: &str) -> IfName {
 }
 
 pub(crate) fn site(mode: NetworkMode, uplink: Option<&str>) -> Site {
-    let network = Network {
-        name: "grid".parse().unwrap(),
-        mode,
-        bridge: name("gg0"),
-        uplink: uplink.map(name),
-        subnet: "192.0.2.0/24".parse().unwrap(),
-        gateway: Some("192.0.2.1".parse().unwrap()),
-    };
-    let guest = Guest {
-        name: "ce".parse().unwrap(),
-        role: "ce".into(),
-        description: String::new(),
-        backend: BackendChoice::Nspawn,
-        image: "debian-12".parse().unwrap(),
-        profile: "ce".into(),
-        memory_bytes: Bytes(1 << 28),
-        cpus: 1,
-        disk_bytes: Bytes(1 << 30),
-        fqdn: "ce.example.org".into(),
-        network: network.name.clone(),
-        address: GUEST.into(),
-        prefix: 24,
-        gateway: network.gateway,
-        mac: GUEST_MAC,
-        interfaces: Vec::new(),
-        search: Vec::new(),
-        after: Vec::new(),
-        needs: Vec::new(),
-        ready: Vec::new(),
-        ready_timeout: LIMIT,
-        stop_timeout: LIMIT,
-        autostart: true,
-        console_log_bytes: Bytes(1 << 20),
-        console_record: false,
-        console_watch: Vec::new(),
-        kernel_args: String::new(),
-        supervision: Default::default(),
-        limits: Default::default(),
-        variables: Default::default(),
-        features: Vec::new(),
-    };
-    Site {
-        name: "test".parse().unwrap(),
-        description: String::new(),
-        domain: "example.org".into(),
-        dns: Vec::new(),
-        ntp: Vec::new(),
-        admin_keys: Vec::new(),
-        admin_group: None,
-        variables: Default::default(),
-        networks: vec![network],
-        guests: vec![guest],
-        dir: PathBuf::new(),
-    }
+    let mode = serde_json::to_string(&mode).unwrap();
+    let uplink_line = uplink.map(|uplink| format!("uplink = '{uplink}'\n")).unwrap_or_default();
+    let described = format!(
+        "name = 'test'\ndomain = 'example.org'\n[networks.grid]\nmode = {mode}\nbridge = 'gg0'\n{uplink_line}\
+         subnet = '192.0.2.0/24'\ngateway = '192.0.2.1'\n"
+    );
+    let guest = format!("backend = 'nspawn'\naddress = '{GUEST}'\nmac = '{GUEST_MAC}'\n");
+    loaded(&[("site.toml", &described), ("guests/ce.toml", &guest)])
 }
 
 pub(crate) fn has_nft() -> bool {

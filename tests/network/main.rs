@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
 mod commands;
+#[path = "../support/described.rs"]
+mod described;
 mod lab;
 mod modes;
 mod ports;

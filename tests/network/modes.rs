@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gridgate::config::interface::Interface;
 use gridgate::config::site::NetworkMode;
 use gridgate::host::Live;
 use gridgate::host::net::{Net, Port, in_netns};
 use gridgate::names::MacAddr;
-use gridgate::network::{apply, free, guest_endpoint, leftovers, namespace, probe_address, undo};
+use gridgate::network::{apply, free, guest_endpoint, leftovers, namespace, probe_addresses, undo};
 use gridgate::plan::network::names;
 
 use crate::lab::{
@@ -213,12 +214,19 @@ fn an_uplink_with_an_address_is_refused() {
 fn an_address_that_a_neighbour_has_is_found_on_the_wire() {
     private(|paths| {
         let neighbour = neighbour(&paths.run, "eth1");
-        let site = site(NetworkMode::Bridge, Some("eth1"));
+        let mut site = site(NetworkMode::Bridge, Some("eth1"));
+        let mut storage = Interface::card("storage".parse().unwrap(), Some(MacAddr([2, 0, 0, 0, 0, 8])));
+        storage.addresses = vec!["192.0.2.11/24".parse().unwrap()];
+        storage.network = Some(site.guests[0].network.clone());
+        site.guests[0].interfaces.push(storage);
         up(&site, paths);
-        let ask = || probe_address(&Live, &site, &site.guests[0], Duration::from_millis(200)).unwrap();
+        let ask = || probe_addresses(&Live, &site, &site.guests[0], Duration::from_millis(200)).unwrap();
+        let taken = |address: &str| Some((address.parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 9])));
         assert_eq!(ask(), None);
+        Live.add_address(Some(&neighbour), &name("eth0"), "192.0.2.11/24".parse().unwrap()).unwrap();
+        assert_eq!(ask(), taken("192.0.2.11"), "of a further card");
         Live.add_address(Some(&neighbour), &name("eth0"), "192.0.2.10/24".parse().unwrap()).unwrap();
-        assert_eq!(ask(), Some(MacAddr([2, 0, 0, 0, 0, 9])));
+        assert_eq!(ask(), taken("192.0.2.10"));
     });
 }
 

@@ -1,10 +1,15 @@
 //! One disk, three backends.
 
+use crate::interfaces::{add_storage, banner_by_storage};
 use crate::support::TestSite;
 
 #[test]
 fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
-    let Some(site) = TestSite::one("ce", "memory = \"512M\"\nbackend = \"uml\"") else { return };
+    // So patient that no rung but the first is needed, emulated on a busy machine.
+    let file =
+        "ready = [\"login\", \"tcp:22\"]\nstop_timeout = \"240s\"\nmemory = \"512M\"\nbackend = \"uml\"";
+    let Some(site) = TestSite::quick(&["ce"], file) else { return };
+    add_storage(&site);
     let ssh = |command: &str| site.run(&["ssh", "ce", command]).exits(0).out.trim_end().to_owned();
     let mut seen = Vec::new();
     let mut before = "uml";
@@ -25,6 +30,12 @@ fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
         assert_eq!(
             ssh("hostname -f && cat /etc/machine-id && cat /root/boots 2>/dev/null | wc -l").lines().count(),
             3
+        );
+        let storage = ssh("ip -o -4 address show dev storage | awk '{ print $4 }'");
+        assert_eq!(
+            (storage.as_str(), banner_by_storage(&site).as_str()),
+            ("10.78.0.10/24", "SSH-"),
+            "{backend}"
         );
         seen.push(ssh("echo boot >>/root/boots; hostname -f; cat /etc/machine-id"));
         assert_eq!(ssh("wc -l </root/boots"), seen.len().to_string(), "{backend}");

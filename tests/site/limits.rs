@@ -8,10 +8,12 @@ use rustix::process::Signal;
 use crate::support::{TestSite, eventually, kill};
 
 /// Where a guest's packets wait.
-fn shapers(site: &TestSite) -> Vec<String> {
+pub fn shapers(site: &TestSite) -> Vec<String> {
     let is = |link: &Link| link.kind == LinkKind::Other("ifb".to_owned());
     let links = Live.links(Some(&site.paths.netns())).unwrap();
-    links.into_iter().filter(is).map(|link| link.name).collect()
+    let mut names: Vec<String> = links.into_iter().filter(is).map(|link| link.name).collect();
+    names.sort();
+    names
 }
 
 #[test]

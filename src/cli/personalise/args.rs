@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args as ClapArgs};
 use ipnet::IpNet;
 
 use crate::cli::{Ending, Exit};
-use crate::config::interface::{Automatic, FIRST_INTERFACE, Interface, InterfaceKind};
+use crate::config::interface::{Automatic, Interface, first_name};
 use crate::identity::assigned::Assigned;
 use crate::identity::known::Class;
 use crate::identity::personalise::Scrubbing;
@@ -141,14 +141,10 @@ impl Args {
             return Err(Ending::error(Exit::Usage, message));
         };
         Ok(Some(Interface {
-            name: FIRST_INTERFACE.parse()?,
-            kind: InterfaceKind::Ethernet,
-            mac: Some(mac),
             addresses: self.address.clone(),
             gateways: self.gateway.clone(),
             automatic: Automatic { ipv4: self.address.is_empty(), ipv6: self.address.is_empty() },
-            routes: Vec::new(),
-            mtu: None,
+            ..Interface::card(first_name(), Some(mac))
         }))
     }
 }

@@ -13,10 +13,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::site::{Network, NetworkMode, Site};
+use crate::config::site::{Guest, Network, NetworkMode, Site};
 use crate::facts::network::NetFacts;
 use crate::host::net::{Link, LinkKind};
-use crate::names::IfName;
+use crate::names::{IfName, NetworkName};
 pub use step::{NetProblem, NetStep, Place};
 
 /// The steps that bring the site's networks up, in order; none if all is as it should be. `id` is
@@ -254,21 +254,29 @@ impl<'a> Planner<'a> {
     /// A guest's address that an interface already has, where guest and interface would meet.
     fn addresses_in_use(&mut self, site: &Site) {
         for guest in &site.guests {
-            let place = match site.network(&guest.network).map(|n| n.mode) {
-                Some(NetworkMode::Rehearsal) => Place::Rehearsal,
-                _ => Place::Host,
-            };
-            let has_it = |l: &&Link| l.addresses.iter().any(|a| a.addr() == guest.address);
-            let holder = self.links(place).iter().filter(|l| !self.is_our_bridge(l)).find(has_it);
-            if let Some(link) = holder {
-                self.problem(
-                    format!(
-                        "address {} of guest '{}' is in use: interface '{}' {place} has it",
-                        guest.address, guest.name, link.name
-                    ),
-                    "give the guest another address",
-                );
+            self.address_in_use(site, guest, &guest.network, guest.address);
+            for nic in guest.further_cards() {
+                let Some(network) = &nic.network else { continue };
+                nic.addresses.iter().for_each(|net| self.address_in_use(site, guest, network, net.addr()));
             }
+        }
+    }
+
+    fn address_in_use(&mut self, site: &Site, guest: &Guest, network: &NetworkName, address: IpAddr) {
+        let place = match site.network(network).map(|n| n.mode) {
+            Some(NetworkMode::Rehearsal) => Place::Rehearsal,
+            _ => Place::Host,
+        };
+        let has_it = |l: &&Link| l.addresses.iter().any(|a| a.addr() == address);
+        let holder = self.links(place).iter().filter(|l| !self.is_our_bridge(l)).find(has_it);
+        if let Some(link) = holder {
+            self.problem(
+                format!(
+                    "address {address} of guest '{}' is in use: interface '{}' {place} has it",
+                    guest.name, link.name
+                ),
+                "give the guest another address",
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How gridgate's own links and tables are called and known.
 
 use crate::host::net::{Link, LinkKind};
-use crate::names::{BadName, GuestName, IfName};
+use crate::names::{BadName, GuestName, IfName, NicName};
 
 const PREFIX: &str = "gridgate:";
 /// Without the four that are taken for one another.
@@ -29,11 +29,30 @@ pub fn port_name(id: &str, guest: &GuestName, rehearsed: bool) -> Result<IfName,
     if rehearsed && plain.len() <= 15 {
         return plain.parse();
     }
-    let hash = blake3::hash(format!("{id}/{guest}").as_bytes());
-    let letters: String =
-        hash.as_bytes()[..6].iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
     let start: String = guest.as_str().chars().take(6).collect();
-    format!("gg{letters}-{start}").parse()
+    format!("gg{}-{start}", letters(&format!("{id}/{guest}"))).parse()
+}
+
+/// Six of them, always the same for the same text.
+fn letters(of: &str) -> String {
+    let hash = blake3::hash(of.as_bytes());
+    hash.as_bytes()[..6].iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}
+
+/// Name of the port of a guest's further card: as [`port_name`], with the card's name behind the guest's. No guest is called
+/// with `_`, so that it is no other guest's port.
+pub fn further_port_name(
+    id: &str,
+    guest: &GuestName,
+    nic: &NicName,
+    rehearsed: bool,
+) -> Result<IfName, BadName> {
+    let plain = format!("gg-{guest}_{nic}");
+    if rehearsed && plain.len() <= 15 {
+        return plain.parse();
+    }
+    let start: String = guest.as_str().chars().take(6).collect();
+    format!("gg{}_{start}", letters(&format!("{id}/{guest}/{nic}"))).parse()
 }
 
 /// The site whose gridgate made this link.
@@ -68,8 +87,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_guest_has_a_port_name(guest in "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", rehearsed: bool) {
-            prop_assert!(port_name("0123abcd", &guest.parse().unwrap(), rehearsed).is_ok());
+        fn every_guest_has_a_port_name_for_each_card(
+            guest in "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", nic in "n[a-z0-9._-]{0,14}", rehearsed: bool,
+        ) {
+            let (guest, nic) = (guest.parse().unwrap(), nic.parse().unwrap());
+            let first = port_name("0123abcd", &guest, rehearsed).unwrap();
+            prop_assert_ne!(first, further_port_name("0123abcd", &guest, &nic, rehearsed).unwrap());
         }
     }
 }

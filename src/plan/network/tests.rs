@@ -1,64 +1,21 @@
 //! Planned, pretended, planned again.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use super::*;
-use crate::config::site::{BackendChoice, Guest};
+use crate::config::described::loaded;
 use crate::facts::network::Uplink;
 use crate::host::net::Table;
-use crate::names::{Bytes, MacAddr};
 
 const ID: &str = "0123abcd";
 
+/// With one guest, in the first network.
 fn site(networks: Vec<Network>, guest_address: &str) -> Site {
-    let network = networks[0].name.clone();
-    let guest = Guest {
-        name: "ce".parse().unwrap(),
-        role: "ce".into(),
-        description: String::new(),
-        backend: BackendChoice::Auto,
-        image: "debian-12".parse().unwrap(),
-        profile: "ce".into(),
-        memory_bytes: Bytes(1 << 28),
-        cpus: 1,
-        disk_bytes: Bytes(1 << 30),
-        fqdn: "ce.example.org".into(),
-        network,
-        address: guest_address.parse().unwrap(),
-        prefix: 24,
-        gateway: None,
-        mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
-        interfaces: Vec::new(),
-        search: Vec::new(),
-        after: Vec::new(),
-        needs: Vec::new(),
-        ready: Vec::new(),
-        ready_timeout: Duration::from_secs(60),
-        stop_timeout: Duration::from_secs(60),
-        autostart: true,
-        console_log_bytes: Bytes(1 << 20),
-        console_record: false,
-        console_watch: Vec::new(),
-        kernel_args: String::new(),
-        supervision: Default::default(),
-        limits: Default::default(),
-        variables: Default::default(),
-        features: Vec::new(),
-    };
-    Site {
-        name: "test".parse().unwrap(),
-        description: String::new(),
-        domain: "example.org".into(),
-        dns: Vec::new(),
-        ntp: Vec::new(),
-        admin_keys: Vec::new(),
-        admin_group: None,
-        variables: Default::default(),
-        networks,
-        guests: vec![guest],
-        dir: PathBuf::new(),
-    }
+    let described =
+        "name = 'test'\ndomain = 'example.org'\n[networks.any]\nmode = 'isolated'\nsubnet = '192.0.2.0/24'\n";
+    let mut site = loaded(&[("site.toml", described), ("guests/ce.toml", "mac = '52:54:00:00:00:01'")]);
+    let guest = &mut site.guests[0];
+    guest.network = networks[0].name.clone();
+    guest.address = guest_address.parse().unwrap();
+    Site { networks, ..site }
 }
 
 fn network(mode: NetworkMode, bridge: &str, uplink: Option<&str>) -> Network {

@@ -167,7 +167,7 @@ fn keeper(paths: &Paths) -> Result<Keeper> {
 
 fn rate(host: &dyn Host, spec: &Spec, limits: &Limits) -> Result<()> {
     let rates = Rates { to_guest: limits.net_in_bytes, from_guest: limits.net_out_bytes };
-    host.set_rates(spec.netns.as_deref(), &spec.tap, rates)
+    spec.cards().iter().try_for_each(|card| host.set_rates(spec.netns.as_deref(), &card.tap, rates))
 }
 
 fn enter(paths: &Paths, spec: &Spec, limits: &Limits, pid: i32) -> Result<()> {
