@@ -61,7 +61,8 @@ pub fn read(path: &Path, problems: &mut Problems) -> Option<Text> {
     }
 }
 
-fn read_bounded(path: &Path) -> std::io::Result<Result<Vec<u8>, String>> {
+/// The content of a file, or why it is none to be read.
+pub fn read_bounded(path: &Path) -> std::io::Result<Result<Vec<u8>, String>> {
     // A pipe without a writer would block the open for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;

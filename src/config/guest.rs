@@ -14,6 +14,7 @@ use super::network::NamedNetwork;
 use super::origin::Origin;
 use super::overrides::Overrides;
 use super::problem::Problems;
+use super::provided::Provided;
 use super::shape::Shape;
 use super::shipped::Shipped;
 use super::site::{Guest, Network, ReadyCheck};
@@ -56,6 +57,8 @@ pub struct Draft<'a> {
     pub interfaces: Vec<Interface>,
     /// Domains that names are completed with.
     pub search: Vec<String>,
+    /// Keys and certificates that the site has for it, once read.
+    pub provided: Vec<Provided>,
     /// Its place in a group that is counted up, from 1.
     pub number: Option<i64>,
     /// What the command line sets for it alone.
@@ -176,6 +179,7 @@ impl<'a> Workshop<'_, 'a> {
             mac: None,
             interfaces: Vec::new(),
             search: self.search(layers),
+            provided: Vec::new(),
             number,
             single,
             after: Vec::new(),
@@ -358,6 +362,7 @@ impl Draft<'_> {
             stop_timeout,
             supervision: self.supervision(stop_timeout)?,
             limits: self.limits(),
+            provided: self.provided.clone(),
             variables: variables::read(&self.variables),
             features: variables::features(&self.layers),
             autostart: pick("autostart")?.flag()?,

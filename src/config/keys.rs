@@ -4,6 +4,7 @@
 use super::checks;
 use super::limits::Limit;
 use super::origin::Origin;
+use super::provided;
 use super::shape::{Parted, Shape};
 
 /// A key of a site's files.
@@ -121,6 +122,7 @@ pub const GUEST: &[Key] = &[
     key("count", &["COUNT"], Integer(1, 1000), "4", Template),
     key("features", &["FEATURES"], Texts(Parted::Words, checks::label), "[\"monitoring\"]", Defaults),
     key("variables", &[], Free(checks::variable), "{ queue = \"grid\" }", Defaults),
+    key("keys", &[], Keys(PROVIDED), "{ munge = \"keys/munge.key\" }", Defaults),
     key("limits", &[], Keys(LIMITS), "{ cpu = \"50%\", memory = \"512M\" }", Defaults),
 ];
 
@@ -137,6 +139,30 @@ pub const LIMITS: &[Key] = &[
     key("net_in", &["LIMIT_NET_IN"], Amount(Limit::NetIn), "\"10M\"", Defaults),
     key("net_out", &["LIMIT_NET_OUT"], Amount(Limit::NetOut), "\"10M\"", Defaults),
 ];
+
+/// Keys of `[keys]` in a guest's file, in templates and in the site's defaults: files of the site that go into guests.
+pub const PROVIDED: &[Key] = &[
+    key(
+        "host_certificate",
+        &["HOST_CERTIFICATE"],
+        Text(provided::file_name),
+        "\"keys/{name}-cert.pem\"",
+        Defaults,
+    ),
+    key("host_key", &["HOST_KEY"], Text(provided::file_name), "\"keys/{name}-key.pem\"", Defaults),
+    key("munge", &["MUNGE_KEY"], Text(provided::file_name), "\"keys/munge.key\"", Defaults),
+    key("keytab", &["KEYTAB"], Text(provided::file_name), "\"keys/{name}.keytab\"", Defaults),
+    key(
+        "files",
+        &["KEY_FILES"],
+        Texts(Parted::Lines, provided::placed_file),
+        "[\"/etc/wireguard/wg0.key keys/{name}.wg0\"]",
+        Defaults,
+    ),
+];
+
+/// Tables of a guest whose keys have shell variables of their own.
+pub const INNER: [(&str, &[Key]); 2] = [("limits", LIMITS), ("keys", PROVIDED)];
 
 /// Keys of `[interface.NAME]` in a guest's file and in templates; as shell variables they have a number behind them:
 /// `VLAN1` is of the interface `net1`.
@@ -185,7 +211,29 @@ pub const SITE: &[Key] = &[
     key("rehearsal", &["REHEARSAL"], Flag, "true", Guest),
     key("variables", &[], Free(checks::variable), "{ queue = \"grid\" }", Guest),
     key("defaults", &[], Table, "{ memory = \"512M\" }", Guest),
+    key(
+        "host",
+        &[],
+        Keys(HOST),
+        "{ mac = \"52:54:00:12:34:58\", address = \"192.0.2.5/24\", gateway = \"192.0.2.1\" }",
+        Guest,
+    ),
     key("networks", &[], Table, "{ lan = { mode = \"nat\", subnet = \"10.77.0.0/24\" } }", Guest),
+];
+
+/// Keys of `[host]`.
+pub const HOST: &[Key] = &[
+    key("hostname", &["HOST_NAME"], Text(checks::label), "\"gw\"", Guest),
+    key("mac", &["HOST_HWADDR"], Text(checks::mac), "\"52:54:00:12:34:58\"", Guest),
+    key("interface", &["HOST_INTERFACE"], Text(checks::nic), "\"eno1\"", Guest),
+    key("bridge", &["HOST_BRIDGE"], Text(checks::nic), "\"br0\"", Guest),
+    key("address", &["HOST_IPADDR"], Text(checks::net), "\"192.0.2.5/24\"", Guest),
+    key("gateway", &["HOST_GATEWAY"], Text(checks::address), "\"192.0.2.1\"", Guest),
+    key("ipv6", &["HOST_IPV6ADDR"], Text(checks::net_v6), "\"2001:db8::5/64\"", Guest),
+    key("ipv6_gateway", &["HOST_IPV6_DEFAULTGW"], Text(checks::address_v6), "\"2001:db8::1\"", Guest),
+    key("dhcp", &["HOST_DHCP"], Flag, "true", Guest),
+    key("console", &["HOST_CONSOLE"], Text(checks::kernel_args), "\"ttyS0,115200\"", Guest),
+    key("kernel_args", &["HOST_KERNEL_ARGS"], Text(checks::kernel_args), "\"quiet\"", Guest),
 ];
 
 /// Keys of `[networks.NAME]`.

@@ -18,11 +18,13 @@ pub mod clone;
 pub(crate) mod described;
 pub mod example;
 pub mod explain;
+pub mod host_machine;
 pub mod interface;
 pub mod lenient;
 pub mod limits;
 pub mod origin;
 pub mod problem;
+pub mod provided;
 pub mod shell;
 pub mod site;
 pub mod supervision;
@@ -175,6 +177,9 @@ fn read(
         interfaces::read(&mut drafts, &networks, name, explain, problems);
     }
     order::resolve(&mut drafts, &stems, problems);
+    for draft in &mut drafts {
+        draft.provided = provided::read(draft, dir, problems);
+    }
     cross::each(&drafts, &networks, &known(dir, options), problems);
     cross::together(&drafts, problems);
 
@@ -195,6 +200,7 @@ fn read(
         candidates.push(candidate);
     }
     site.networks = networks.into_iter().filter_map(|n| n.network).collect();
+    host_machine::check_together(&site, &site_layers.inner("host"), problems);
     Some((site, candidates))
 }
 

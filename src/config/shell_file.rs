@@ -5,8 +5,10 @@
 //! | `SITE_NAME=`, `DOMAIN=`, ... | `name`, `domain`, ... |
 //! | `DEFAULT_MEMORY=`, ... | `[defaults] memory`, ... |
 //! | `LIMIT_CPU=`, ... | `[limits] cpu`, ... of a guest |
+//! | `MUNGE_KEY=`, ... | `[keys] munge`, ... of a guest |
 //! | `IPADDR1=`, `VLAN1=`, ... | `[interface.net1] address`, `vlan`, ... of a guest |
 //! | `VAR_QUEUE=`, ... | `[variables] queue`, ... |
+//! | `HOST_IPADDR=`, ... | `[host] address`, ... |
 //! | `NETWORK_SUBNET=`, ... | `[networks.lan] subnet`, ... |
 //! | `NETWORK_DMZ_SUBNET=`, ... | `[networks.dmz] subnet`, ... |
 //!
@@ -39,6 +41,8 @@ pub fn site(text: &Text, problems: &mut Problems) -> Option<Table> {
         let (name, origin) = (variable.name.as_str(), text.origin(variable.name_at));
         let (target, entry) = if let Some(key) = keys::find_variable(keys::SITE, name) {
             (Some(&mut table), entry(text, &variable, key, problems))
+        } else if let Some(key) = keys::find_variable(keys::HOST, name) {
+            (table.table_mut("host", &origin), entry(text, &variable, key, problems))
         } else if let Some(own) = name.strip_prefix("VAR_") {
             profile_variable(text, &variable, own, &mut table, problems);
             continue;
@@ -52,7 +56,7 @@ pub fn site(text: &Text, problems: &mut Problems) -> Option<Table> {
             let networks = table.table_mut("networks", &origin);
             (networks.and_then(|t| t.table_mut(&network, &origin)), entry)
         } else {
-            let known = keys::SITE.iter().flat_map(|k| k.variables).copied().chain([
+            let known = keys::SITE.iter().chain(keys::HOST).flat_map(|k| k.variables).copied().chain([
                 "NETWORK_MODE",
                 "NETWORK_BRIDGE",
                 "NETWORK_SUBNET",
@@ -112,10 +116,11 @@ fn guest_value(text: &Text, variable: &Variable, name: &str, table: &mut Table, 
     if let Some((number, rest)) = numbered(name) {
         return interface_value(text, variable, number, rest, table, problems);
     }
-    let (target, entry) = match keys::find_variable(keys::LIMITS, name) {
-        Some(key) => {
+    let inner = keys::INNER.iter().find_map(|(table, keys)| Some((table, keys::find_variable(keys, name)?)));
+    let (target, entry) = match inner {
+        Some((inner, key)) => {
             let origin = text.origin(variable.name_at);
-            (table.table_mut("limits", &origin), entry(text, variable, key, problems))
+            (table.table_mut(inner, &origin), entry(text, variable, key, problems))
         }
         None => (Some(table), guest_entry(text, variable, name, problems)),
     };
@@ -190,7 +195,10 @@ fn guest_entry(text: &Text, variable: &Variable, name: &str, problems: &mut Prob
             "a guest's interface needs no such setting; take the line away".to_owned()
         }
         None => {
-            let known = keys::GUEST.iter().chain(keys::LIMITS).flat_map(|k| k.variables);
+            let known = keys::GUEST
+                .iter()
+                .chain(keys::INNER.iter().flat_map(|(_, keys)| *keys))
+                .flat_map(|k| k.variables);
             let further = keys::INTERFACE.iter().flat_map(|k| k.variables);
             let known = known.chain(further).copied().chain(["NETMASK"]);
             suggest::hint(name, known, "known variables")

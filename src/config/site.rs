@@ -7,8 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::host_machine::HostMachine;
 use super::interface::{FIRST_INTERFACE, Interface, InterfaceKind};
 use super::limits::Limits;
+use super::provided::Provided;
 use super::supervision::Supervision;
 use super::variables::{Feature, Variables};
 use crate::names::{Bytes, GuestName, IfName, ImageName, MacAddr, NetworkName, SiteName};
@@ -32,6 +34,8 @@ pub struct Site {
     pub admin_group: Option<String>,
     /// What all guests' profiles are told.
     pub variables: Variables,
+    /// The machine that runs the guests.
+    pub host: HostMachine,
     /// In the order of the site file.
     pub networks: Vec<Network>,
     /// In the order of the site file's list; else sorted by name.
@@ -47,6 +51,8 @@ impl Site {
     pub fn of_nothing(dir: PathBuf) -> Self {
         #[expect(clippy::expect_used, reason = "the text is right here")]
         let name = "unreadable".parse().expect("it is a label");
+        #[expect(clippy::expect_used, reason = "the text is right here")]
+        let hostname = "unreadable".parse().expect("it is a label");
         let (description, domain) = (String::new(), String::new());
         let (dns, ntp, admin_keys) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -58,6 +64,7 @@ impl Site {
             admin_keys,
             admin_group: None,
             variables: Variables::new(),
+            host: HostMachine::undescribed(hostname, ""),
             networks: Vec::new(),
             guests: Vec::new(),
             dir,
@@ -176,6 +183,9 @@ pub struct Guest {
     pub supervision: Supervision,
     /// How much of the host it may use.
     pub limits: Limits,
+    /// Keys and certificates that the site has for it.
+    #[serde(rename = "keys")]
+    pub provided: Vec<Provided>,
     /// What its profile is told.
     pub variables: Variables,
     /// Features that it has beside those of its profile.

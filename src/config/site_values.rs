@@ -6,6 +6,7 @@ use std::path::Path;
 use super::checks;
 use super::directory;
 use super::explain::Explain;
+use super::host_machine::{self, HostMachine};
 use super::layers::Layers;
 use super::origin::Origin;
 use super::problem::Problems;
@@ -32,6 +33,8 @@ pub struct SiteValues {
     pub admin_group: Option<String>,
     /// What all guests' profiles are told.
     pub variables: Variables,
+    /// The machine that runs the guests; missing if its name is none.
+    pub host: Option<HostMachine>,
     /// Whether all networks are rehearsed.
     pub rehearsal: bool,
 }
@@ -83,7 +86,11 @@ pub fn read(
     {
         admin_keys.extend(key_file(&dir.join(path), &file.origin, problems));
     }
+    let host = name.as_ref().and_then(|name| {
+        host_machine::read(&layers.inner("host"), name.as_str(), &domain, explain, problems)
+    });
     SiteValues {
+        host,
         description: pick("description").and_then(|v| v.text()).unwrap_or_default().to_owned(),
         domain,
         dns: texts("dns").into_iter().filter_map(|(address, _)| address.parse().ok()).collect(),
@@ -134,6 +141,7 @@ impl SiteValues {
             admin_keys: self.admin_keys,
             admin_group: self.admin_group,
             variables: self.variables,
+            host: self.host?,
             networks: Vec::new(),
             guests: Vec::new(),
             dir: dir.to_owned(),
