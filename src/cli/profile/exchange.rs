@@ -36,6 +36,9 @@ pub struct ImportArgs {
     /// Its form
     #[arg(long, value_enum)]
     pub format: import::Format,
+    /// A context of LCFG's that is on; again for further ones, those of higher priority later
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = import::context)]
+    pub context: Vec<(String, String)>,
 }
 
 /// Prints or writes it.
@@ -70,7 +73,8 @@ pub(super) fn import(args: &ImportArgs, context: &Context) -> Result<Exit> {
         Some(text) => text,
         None => return Err(unusable(&what, &problems)),
     };
-    let imported = import::import(args.format, &text).map_err(|problems| unusable(&what, &problems))?;
+    let imported =
+        import::import(args.format, &text, &args.context).map_err(|problems| unusable(&what, &problems))?;
     if context.json {
         print_json(&serde_json::json!({
             "version": 1,

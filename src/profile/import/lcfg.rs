@@ -1,9 +1,12 @@
 //! LCFG's XML profiles. Their root element wraps `<lcfg>`; prefixes of attributes are read by their namespace or, as LCFG's own
 //! reader does, by the letters `cfg:`.
 
+use std::collections::BTreeMap;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::{Imported, take};
+use super::context::{Contexts, priority};
+use super::{Imported, variable};
 use crate::config::origin::{Origin, Text};
 use crate::config::problem::Problems;
 use crate::config::variables::Setting;
@@ -11,7 +14,7 @@ use crate::config::variables::Setting;
 /// Profiles nest five deep; the reader of XML calls itself once a level.
 const DEEPEST: usize = 64;
 
-pub(super) fn read(text: &Text, imported: &mut Imported, problems: &mut Problems) {
+pub(super) fn read(text: &Text, contexts: &Contexts, imported: &mut Imported, problems: &mut Problems) {
     if deepest(text.content()) > DEEPEST {
         problems.add(&Origin::start(text.file()), "its elements nest deeper than any profile's", "");
         return;
@@ -34,55 +37,97 @@ pub(super) fn read(text: &Text, imported: &mut Imported, problems: &mut Problems
         problems.add(&origin, "there is no <lcfg> element", "LCFG's profiles wrap everything in one");
         return;
     };
+    let mut reader = Reader { text, contexts, problems, best: BTreeMap::new() };
     for components in lcfg.children().filter(|node| node.has_tag_name_of("components")) {
         for component in components.children().filter(Node::is_element) {
             for one in component.children().filter(Node::is_element) {
-                resource(component.tag_name().name(), &one, imported);
+                reader.resource(component.tag_name().name(), &one);
             }
         }
     }
     for packages in lcfg.children().filter(|node| node.has_tag_name_of("packages")) {
         for package in packages.children().filter(|node| node.has_tag_name_of("package")) {
-            let name = package.children().find(|node| node.has_tag_name_of("name"));
-            let name = name.and_then(|name| name.text()).map(str::trim).unwrap_or_default();
-            match crate::profile::text::package(name) {
-                Ok(()) => imported.packages.push(name.to_owned()),
-                Err(why) => {
-                    let origin = text.origin(package.range().start);
-                    problems.add(&origin, format!("package '{}' {why}", name.escape_debug()), "");
-                }
-            }
+            imported.packages.extend(reader.package(&package));
         }
     }
+    let best = reader.best.into_iter().map(|(name, (_, setting))| (name, setting));
+    imported.variables.extend(best);
 }
 
-fn resource(component: &str, node: &Node<'_, '_>, imported: &mut Imported) {
-    let name = plain(node.tag_name().name());
-    let records: Vec<Node<'_, '_>> = node
-        .children()
-        .filter(|child| child.is_element() && child.tag_name().name().ends_with("_RECORD"))
-        .collect();
-    let full = format!("{component}_{name}");
-    if !records.is_empty() {
-        let tags: Vec<String> = records.iter().filter_map(|record| attribute(record, "name")).collect();
-        take(imported, &full, Setting::List(tags));
-        for record in &records {
-            let Some(tag) = attribute(record, "name") else { continue };
-            for field in record.children().filter(Node::is_element) {
-                let value = Setting::Text(content(&field));
-                take(imported, &format!("{component}_{}_{tag}", plain(field.tag_name().name())), value);
+struct Reader<'r> {
+    text: &'r Text,
+    contexts: &'r Contexts,
+    problems: &'r mut Problems,
+    /// Values by the names of variables, each with its priority.
+    best: BTreeMap<String, (i64, Setting)>,
+}
+
+impl Reader<'_> {
+    /// The priority that its context gives it; `None` if it does not hold.
+    fn priority(&mut self, node: &Node<'_, '_>) -> Option<i64> {
+        let expression = attribute(node, "context").unwrap_or_default();
+        match priority(&expression, self.contexts) {
+            Ok(found) => Some(found).filter(|found| *found >= 0),
+            Err(why) => {
+                let message = format!("context '{}': {why}", expression.escape_debug());
+                self.problems.add(&self.text.origin(node.range().start), message, "");
+                None
             }
         }
-        return;
     }
-    let value = content(node);
-    let setting = match attribute(node, "type").as_deref() {
-        Some("integer") => value.trim().parse().map_or(Setting::Text(value), Setting::Integer),
-        Some("boolean") => Setting::Flag(matches!(value.trim(), "yes" | "true" | "on" | "1")),
-        Some("list") => Setting::List(value.split_whitespace().map(str::to_owned).collect()),
-        _ => Setting::Text(value),
-    };
-    take(imported, &full, setting);
+
+    /// Of two values with one priority the first stays.
+    fn take(&mut self, name: &str, priority: i64, setting: Setting) {
+        let name = variable(name);
+        if self.best.get(&name).is_none_or(|(before, _)| *before < priority) {
+            self.best.insert(name, (priority, setting));
+        }
+    }
+
+    fn package(&mut self, package: &Node<'_, '_>) -> Option<String> {
+        self.priority(package)?;
+        let name = package.children().find(|node| node.has_tag_name_of("name"));
+        let name = name.and_then(|name| name.text()).map(str::trim).unwrap_or_default();
+        if let Err(why) = crate::profile::text::package(name) {
+            let origin = self.text.origin(package.range().start);
+            self.problems.add(&origin, format!("package '{}' {why}", name.escape_debug()), "");
+            return None;
+        }
+        Some(name.to_owned())
+    }
+
+    fn resource(&mut self, component: &str, node: &Node<'_, '_>) {
+        let Some(priority) = self.priority(node) else { return };
+        let name = plain(node.tag_name().name());
+        let mut records: Vec<Node<'_, '_>> = node
+            .children()
+            .filter(|child| child.is_element() && child.tag_name().name().ends_with("_RECORD"))
+            .collect();
+        let full = format!("{component}_{name}");
+        if !records.is_empty() {
+            records.retain(|record| self.priority(record).is_some());
+            let tags: Vec<String> = records.iter().filter_map(|record| attribute(record, "name")).collect();
+            self.take(&full, priority, Setting::List(tags));
+            for record in &records {
+                let Some(tag) = attribute(record, "name") else { continue };
+                for field in record.children().filter(Node::is_element) {
+                    let Some(own) = self.priority(&field) else { continue };
+                    let value = Setting::Text(content(&field));
+                    let name = format!("{component}_{}_{tag}", plain(field.tag_name().name()));
+                    self.take(&name, own.max(priority), value);
+                }
+            }
+            return;
+        }
+        let value = content(node);
+        let setting = match attribute(node, "type").as_deref() {
+            Some("integer") => value.trim().parse().map_or(Setting::Text(value), Setting::Integer),
+            Some("boolean") => Setting::Flag(matches!(value.trim(), "yes" | "true" | "on" | "1")),
+            Some("list") => Setting::List(value.split_whitespace().map(str::to_owned).collect()),
+            _ => Setting::Text(value),
+        };
+        self.take(&full, priority, setting);
+    }
 }
 
 /// A tag that begins with a digit or `_` has one more `_` in front.

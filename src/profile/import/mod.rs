@@ -3,6 +3,7 @@
 //! What comes of it is a file for the site's `profiles/`, with a variable for everything that was said: an administrator takes
 //! over from there. Nothing that is read is run.
 
+mod context;
 mod lcfg;
 mod shell;
 mod yaim;
@@ -19,6 +20,8 @@ use super::document::{Group, User};
 use crate::config::origin::Text;
 use crate::config::problem::Problems;
 use crate::config::variables::Setting;
+
+pub use context::{Contexts, context};
 
 /// A form that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,12 +47,12 @@ pub struct Imported {
     pub groups: Vec<Group>,
 }
 
-/// Reads a file. Everything that is wrong with it is told with its line.
-pub fn import(format: Format, text: &Text) -> Result<Imported, Problems> {
+/// Reads a file, as it is where these contexts are on, which only LCFG knows. Everything that is wrong with it is told with its line.
+pub fn import(format: Format, text: &Text, contexts: &Contexts) -> Result<Imported, Problems> {
     let mut problems = Problems::default();
     let mut imported = Imported::default();
     match format {
-        Format::LcfgXml => lcfg::read(text, &mut imported, &mut problems),
+        Format::LcfgXml => lcfg::read(text, contexts, &mut imported, &mut problems),
         Format::Shell => shell::read(text, &mut imported, &mut problems),
         Format::Yaim => yaim::read(text, &mut imported, &mut problems),
     }
@@ -60,13 +63,18 @@ pub fn import(format: Format, text: &Text) -> Result<Imported, Problems> {
 
 /// Takes a value in under a name that templates and shells can have; the first of two that come to one name stays.
 fn take(imported: &mut Imported, name: &str, setting: Setting) {
+    imported.variables.entry(variable(name)).or_insert(setting);
+}
+
+/// The name of a variable that templates and shells can have.
+fn variable(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     let mut plain: String =
         lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
     if !plain.starts_with(|c: char| c.is_ascii_lowercase()) {
         plain.insert_str(0, "v_");
     }
-    imported.variables.entry(plain).or_insert(setting);
+    plain
 }
 
 /// The text of a profile that says what was read.

@@ -7,7 +7,7 @@ use crate::config::origin::Text;
 
 fn read(format: Format, content: &str) -> Result<Imported, String> {
     let text = Text::new("f".into(), content.to_owned());
-    import(format, &text).map_err(|problems| problems.to_string())
+    import(format, &text, &[]).map_err(|problems| problems.to_string())
 }
 
 #[test]
@@ -27,6 +27,28 @@ fn an_lcfg_profile_as_its_own_server_writes_it_is_read() {
     assert_eq!(read.variables["network_interfaces"], Setting::List(vec!["eth0".to_owned()]));
     assert_eq!(read.variables["network_debug"], Setting::Flag(true));
     assert_eq!(read.packages, ["foo"]);
+}
+
+#[test]
+fn of_several_values_the_one_whose_context_holds_and_comes_last_is_taken() {
+    let text = r#"<i xmlns:cfg="u"><lcfg><components><net>
+  <mask cfg:context="!install">usual</mask><mask cfg:context="install &amp; site=a">at a</mask><mask>always</mask>
+  <mask cfg:context="site=b">at b</mask></net></components>
+  <packages><package cfg:context="install"><name>anaconda</name></package></packages></lcfg></i>"#;
+    let with = |contexts: &[&str]| {
+        let contexts: Vec<_> = contexts.iter().map(|text| context(text).unwrap()).collect();
+        let text = Text::new("f".into(), text.to_owned());
+        let read = import(Format::LcfgXml, &text, &contexts).unwrap();
+        let Setting::Text(mask) = read.variables["net_mask"].clone() else { panic!("{read:?}") };
+        (mask, read.packages)
+    };
+    assert_eq!(with(&[]), ("usual".to_owned(), vec![]));
+    assert_eq!(with(&["install"]), ("always".to_owned(), vec!["anaconda".to_owned()]));
+    assert_eq!(with(&["install", "site=a"]), ("at a".to_owned(), vec!["anaconda".to_owned()]));
+    assert_eq!(with(&["install=no", "site=b"]).0, "at b");
+    let text = "<i xmlns:cfg=\"u\"><lcfg><components><net>\n<mask cfg:context=\"a &amp;\"/></net></components></lcfg></i>";
+    let error = read(Format::LcfgXml, text).unwrap_err();
+    assert!(error.starts_with("f:2:1: context 'a &': something is missing at its end"), "{error}");
 }
 
 #[test]
