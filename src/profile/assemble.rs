@@ -56,6 +56,20 @@ impl<'s> Workshop<'s> {
         Ok(Self { site, engine, prepared })
     }
 
+    /// Packages that guests of these profiles want, whatever else their own files ask for: in order, each once.
+    pub fn packages(site: &std::path::Path, profiles: &[String]) -> Result<Vec<String>, Problems> {
+        let (library, mut problems) = (Library::of(site), Problems::default());
+        let mut packages = Vec::new();
+        for profile in profiles {
+            let said = Said { text: profile.clone(), origin: Origin::note(format!("profile '{profile}'")) };
+            let lineage = follow(&library, &said, &[], &mut problems);
+            packages.extend(lineage.sources.into_iter().flat_map(|source| source.packages));
+        }
+        packages.sort();
+        packages.dedup();
+        if problems.is_empty() { Ok(packages) } else { Err(problems.sorted()) }
+    }
+
     /// All profiles and features that guests of the site in this directory can have.
     pub fn list(site: &std::path::Path) -> Result<Vec<Listed>, Problems> {
         let mut problems = Problems::default();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::render::shell_line;
 use crate::config::variables::Setting;
 
 /// One guest's compiled profile. Lists are in the order in which they are applied; everything else is sorted.
@@ -169,6 +170,13 @@ pub struct Compiler {
 
 /// The format that this gridgate writes and reads.
 pub const FORMAT: u32 = 1;
+
+impl CheckCommand {
+    /// For a shell, as one line.
+    pub fn line(&self) -> String {
+        shell_line(&self.command)
+    }
+}
 
 impl Document {
     /// The text as it lies in the guest, ended by a newline. The same profile gives the same bytes.

@@ -1,16 +1,17 @@
-//! What the host remembers of a guest's compiled profile: looking into the disk of a guest that runs is out of the question.
+//! What the host remembers of a guest's compiled profile, and what has come of it in the guest since.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::compile::tasks::{self, TaskState};
+use super::compile::generation::TOP;
+use super::compile::tasks::{self, State, TaskState};
 use super::compile::{self, Outcome, Undeclared};
 use super::document::Document;
 use crate::config::site::{Guest, Site};
-use crate::host::Host;
 use crate::host::tree::Tree;
+use crate::host::{Host, offline};
 use crate::names::GuestName;
 use crate::paths::Paths;
 
@@ -30,8 +31,22 @@ pub struct Compiled {
     pub missing_packages: Vec<String>,
     /// What else should be known.
     pub notes: Vec<String>,
-    /// First-boot tasks, as they stood then.
+    /// First-boot tasks.
     pub tasks: Vec<TaskState>,
+    /// When they stood so.
+    #[serde(default)]
+    pub tasks_as_of: AsOf,
+}
+
+/// Of which moment something is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AsOf {
+    /// When the profile was compiled.
+    #[default]
+    Compile,
+    /// When it was looked at.
+    Now,
 }
 
 impl Compiled {
@@ -47,8 +62,39 @@ impl Compiled {
         let Outcome { generation, changed, notes, missing_packages } = outcome;
         let (digest, profile) = (document.digest(), document.profile.clone());
         let tasks = tasks::states(tree, document);
-        *self = Self { digest, instead_of: None, profile, generation, missing_packages, notes, tasks };
+        let tasks_as_of = AsOf::Compile;
+        *self = Self {
+            digest,
+            instead_of: None,
+            profile,
+            generation,
+            missing_packages,
+            notes,
+            tasks,
+            tasks_as_of,
+        };
         changed
+    }
+
+    /// Takes in what the guest has done since, by the records in its disk, also while it runs: the guest writes them through
+    /// (`profiles/templates/first-boot`), and what is in the journal only is read from there. A disk that cannot be read, or was
+    /// just being written to, leaves what was known.
+    pub fn look_again(&mut self, disk: &Path) {
+        if self.tasks.iter().all(|task| task.state == State::Done) {
+            self.tasks_as_of = AsOf::Now;
+            return;
+        }
+        let mut tasks = self.tasks.clone();
+        let look = &mut |tree: &dyn Tree, _| {
+            // A tree without the generation that was compiled into it is not seen as it is.
+            let is_there = tree.entry(Path::new(TOP))?.is_some();
+            tasks::advance(tree, &mut tasks);
+            self.tasks_as_of = if is_there { AsOf::Now } else { AsOf::Compile };
+            Ok(())
+        };
+        if offline::look(disk, look).is_ok() {
+            self.tasks = tasks;
+        }
     }
 
     /// The digest of the site's profile that this was the answer to.

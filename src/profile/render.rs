@@ -245,6 +245,11 @@ fn quoted(text: &str, _: Kwargs, _: &State<'_>) -> String {
     shell_word(text)
 }
 
+/// A command as a line of a shell, whatever is in its words.
+pub(super) fn shell_line(command: &[String]) -> String {
+    command.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// A text as one word of a shell, whatever is in it.
 pub(super) fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))

@@ -191,6 +191,18 @@ fn a_site_s_own_files_win_over_the_shipped_ones() {
 }
 
 #[test]
+fn the_packages_of_a_profile_are_those_that_each_guest_of_it_has() {
+    let (dir, site) = site(&[]);
+    for guest in ["ce", "wn"] {
+        let packages = Workshop::packages(dir.path(), &[of(&site, guest).profile]).unwrap();
+        assert_eq!(packages, of(&site, guest).packages);
+        assert!(!packages.is_empty());
+    }
+    let told = Workshop::packages(dir.path(), &["nosuch".to_owned()]).unwrap_err().to_string();
+    assert!(told.contains("nosuch"), "{told}");
+}
+
+#[test]
 fn profiles_in_a_circle_or_missing_are_told() {
     let (_dir, circular) = site(&[
         ("guests/ce.toml", "profile = \"a\"\n"),

@@ -3,6 +3,7 @@
 use crate::console::now_ms;
 use crate::console::restart::Breaker;
 use crate::profile::compile::tasks::State;
+use crate::profile::record::AsOf;
 use crate::report::status::{GuestStatus, Observed, Readiness};
 use crate::service::desired::Desired;
 
@@ -66,7 +67,7 @@ pub fn sentence(guest: &GuestStatus, detail: Detail) -> Option<String> {
     }
 }
 
-/// What a guest's profile leaves to be done, one line each; nothing if there is nothing.
+/// What a guest's profile had and has to be done, one line each; nothing if there is nothing.
 pub fn profile(guest: &GuestStatus) -> Vec<String> {
     let Some(compiled) = &guest.profile else { return Vec::new() };
     let mut lines: Vec<String> = compiled.notes.iter().map(|note| format!("note: {note}")).collect();
@@ -75,10 +76,17 @@ pub fn profile(guest: &GuestStatus) -> Vec<String> {
     }
     for task in &compiled.tasks {
         let state = match task.state {
-            State::Done => continue,
-            State::Failed => "failed, and is tried at each boot",
-            State::Pending => "runs at the first boot",
-            State::ByHand => "by hand",
+            State::Done => "done".to_owned(),
+            State::Failed => match task.exit_status {
+                Some(status) => format!("failed with status {status}, and is tried at each boot"),
+                None => "failed, and is tried at each boot".to_owned(),
+            },
+            State::Pending if compiled.tasks_as_of == AsOf::Compile => {
+                "runs at the first boot; its disk cannot be looked into".to_owned()
+            }
+            State::Pending if guest.observed == Observed::Running => "has not run yet".to_owned(),
+            State::Pending => "runs at the next boot".to_owned(),
+            State::ByHand => "by hand".to_owned(),
         };
         lines.push(format!("task {} ({state}): {}", task.name, task.about));
     }

@@ -160,6 +160,10 @@ fn look(
     let missing = missing.flat_map(|ready| &ready.checks).filter(|check| check.at_ms.is_none());
     let restarts = Restarts::read(paths, name);
     let says = ready.as_ref().and_then(|ready| ready.said.clone());
+    let mut profile = Compiled::recall(host, paths, name)?;
+    if let Some(profile) = &mut profile {
+        profile.look_again(&paths.disk(name));
+    }
     let log_trouble = ready.as_ref().and_then(|ready| ready.log_trouble.clone());
     Ok(GuestStatus {
         name: name.clone(),
@@ -191,7 +195,7 @@ fn look(
         limits_ignored,
         last_exit: ExitRecord::latest(paths, name)?,
         stopping: run.as_ref().and_then(|run| StopMark::read(paths, name, run.launched_at_ms)),
-        profile: Compiled::recall(host, paths, name)?,
+        profile,
         missing: missing.map(|check| check.check.to_string()).collect(),
         says,
         log_trouble,

@@ -17,7 +17,7 @@ use crate::host::root::Entry;
 use crate::host::tree::Tree;
 use crate::profile::document::{Document, FORMAT};
 use crate::profile::export;
-use crate::profile::render::shell_word;
+use crate::profile::render::shell_line;
 
 /// All of it.
 pub const TOP: &str = "/var/lib/gridgate/profile";
@@ -92,8 +92,7 @@ pub(super) fn build(number: u32, document: &Document) -> Vec<Step> {
         Step::Dir { path: dir.clone(), owned: Owned::root(0o755) },
     ];
     for task in document.tasks.iter().filter(|task| !task.command.is_empty()) {
-        let words: Vec<String> = task.command.iter().map(|word| shell_word(word)).collect();
-        let text = format!("# {}\nexec {}\n", task.about, words.join(" "));
+        let text = format!("# {}\nexec {}\n", task.about, shell_line(&task.command));
         steps.push(file(format!("task-{}", task.name), text, 0o600));
     }
     if document.compiler.is_some() {

@@ -28,6 +28,7 @@ use crate::host::tree::Tree;
 use accounts::Accounts;
 use generation::Generations;
 pub use own::Undeclared;
+use packages::Missing;
 pub use step::{Owned, Step};
 
 /// What a compile came to.
@@ -119,7 +120,13 @@ impl Plan {
         }
         steps.push(generation::switch(number));
         steps.extend(generation::prune(tree, generations, number, document));
-        let missing_packages = packages::missing(tree, &document.packages)?.unwrap_or_default();
+        let missing_packages = match packages::missing(tree, &document.packages)? {
+            Missing::These(missing) => missing,
+            Missing::Unknown(why) => {
+                notes.push(format!("whether its packages are there is not known: {why}"));
+                Vec::new()
+            }
+        };
         notes.dedup();
         let outcome = Outcome { generation: number, changed: Vec::new(), notes, missing_packages };
         Ok(Self { steps, outcome })

@@ -18,41 +18,62 @@ pub struct TaskState {
     pub about: String,
     /// How far it has come.
     pub state: State,
+    /// When it ended last, in seconds since 1970 by the guest's clock; none if it has not, or did not say.
+    #[serde(default)]
+    pub ended_at_epoch_seconds: Option<u64>,
+    /// What its command ended with then.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
 }
 
-/// How far a task has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How far a task has come. Later ones are further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// It ran and succeeded.
-    Done,
-    /// It ran and failed; it is tried again at the next boot.
-    Failed,
     /// It runs at the next boot.
     Pending,
     /// People must do it.
     ByHand,
+    /// It ran and failed; it is tried again at the next boot.
+    Failed,
+    /// It was done.
+    Done,
 }
-
-/// The line of a record that says so (the program is `profiles/templates/first-boot`).
-const SUCCESS: &str = "status=0";
 
 /// How it stands with the document's tasks, by the records in the guest. A record that cannot be read is none.
 pub fn states(tree: &dyn Tree, document: &Document) -> Vec<TaskState> {
-    let state = |name: &str| {
-        let record = tree.read(&Path::new(TOP).join("done").join(name)).ok().flatten();
-        match record.as_deref().map(String::from_utf8_lossy) {
-            Some(text) if text.lines().any(|line| line == SUCCESS) => State::Done,
-            Some(_) => State::Failed,
-            None => State::Pending,
-        }
-    };
     let task = |task: &crate::profile::document::Task| TaskState {
         name: task.name.clone(),
         about: task.about.clone(),
-        state: if task.command.is_empty() { State::ByHand } else { state(&task.name) },
+        state: if task.command.is_empty() { State::ByHand } else { State::Pending },
+        ended_at_epoch_seconds: None,
+        exit_status: None,
     };
-    document.tasks.iter().map(task).collect()
+    let mut tasks: Vec<TaskState> = document.tasks.iter().map(task).collect();
+    advance(tree, &mut tasks);
+    tasks
+}
+
+/// Takes in what the records in the guest say since. No task falls back: records only go when the profile is compiled for
+/// another machine, and a tree that somebody writes to meanwhile may look as if one had gone.
+pub fn advance(tree: &dyn Tree, tasks: &mut [TaskState]) {
+    for task in tasks {
+        let record = tree.read(&Path::new(TOP).join("done").join(&task.name)).ok().flatten();
+        let Some(record) = record.as_deref().map(String::from_utf8_lossy) else { continue };
+        let value = |key: &str| record.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        // The program that writes it is `profiles/templates/first-boot`.
+        let exit_status = value("status").and_then(|value| value.parse().ok());
+        let state = match (exit_status, task.state) {
+            (Some(0), _) => State::Done,
+            (_, State::ByHand) => continue,
+            _ => State::Failed,
+        };
+        if state >= task.state {
+            task.state = state;
+            task.exit_status = exit_status;
+            task.ended_at_epoch_seconds = value("at").and_then(|value| value.parse().ok());
+        }
+    }
 }
 
 /// The step that removes all records.

@@ -14,7 +14,7 @@ fn exported(format: Format, guest: &str) -> Vec<Exported> {
 }
 
 fn read(format: import::Format, name: &str, content: &str) -> Imported {
-    import::import(format, &Text::new(name.into(), content.to_owned()))
+    import::import(format, &Text::new(name.into(), content.to_owned()), &[])
         .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
