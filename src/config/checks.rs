@@ -196,6 +196,7 @@ pub(super) fn parse_ready(text: &str) -> Result<ReadyCheck, String> {
         ("ssh", number) => return port(number).map(ReadyCheck::Ssh),
         ("notify", "") => return Ok(ReadyCheck::Notify),
         ("agent", "") => return Ok(ReadyCheck::Agent),
+        ("checks", "") => return Ok(ReadyCheck::Checks),
         ("heartbeat", every) => {
             let every =
                 crate::names::parse_duration(every).map_err(|_| "has no time such as 30s".to_owned())?;
@@ -208,8 +209,8 @@ pub(super) fn parse_ready(text: &str) -> Result<ReadyCheck, String> {
         self::pattern(pattern)?;
         return Ok(ReadyCheck::Console(pattern.to_owned()));
     }
-    Err("is not a sign of readiness; \"login\", \"console:REGEX\", \"tcp:PORT\", \"ssh\", \"notify\", \"agent\" and \
-         \"heartbeat:TIME\" are"
+    Err("is not a sign of readiness; \"login\", \"console:REGEX\", \"tcp:PORT\", \"ssh\", \"notify\", \"agent\", \
+         \"checks\" and \"heartbeat:TIME\" are"
         .to_owned())
 }
 

@@ -247,6 +247,8 @@ pub enum ReadyCheck {
     Notify,
     /// The QEMU guest agent answers.
     Agent,
+    /// All check commands of the guest's profile succeed in the guest.
+    Checks,
     /// This command ends with status 0 on the host, in the site's network, with `$GUEST` and `$ADDRESS` set.
     Command(String),
     /// The guest says that it lives (as in [`ReadyCheck::Notify`]) at least every so many seconds; if it stops doing so it
@@ -264,6 +266,7 @@ impl std::fmt::Display for ReadyCheck {
             Self::Ssh(port) => write!(f, "ssh:{port}"),
             Self::Notify => f.write_str("notify"),
             Self::Agent => f.write_str("agent"),
+            Self::Checks => f.write_str("checks"),
             Self::Command(line) => write!(f, "command '{line}'"),
             Self::Heartbeat(seconds) => write!(f, "heartbeat:{seconds}"),
         }

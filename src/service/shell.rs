@@ -1,10 +1,11 @@
 //! A shell in a running guest, with the site's own key and the host key that was written before its first boot.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
@@ -16,6 +17,7 @@ use crate::host::net::{Net, in_netns};
 use crate::host::programs::Program;
 use crate::network;
 use crate::paths::Paths;
+use crate::progress::interrupted;
 
 /// ssh to a guest, up to and without what is to be done there. `name` is one of the guest's in known_hosts, whatever way
 /// leads to it; what the user's agent holds is tried too.
@@ -59,29 +61,82 @@ pub fn run(
     until: Instant,
     over: impl Fn() -> bool,
 ) -> Result<Option<i32>> {
-    let what = || format!("running '{line}' in guest '{}'", spec.guest);
-    let links = Live.links(spec.netns.as_deref()).with_context(what)?;
+    let child = begin(paths, spec, line, || (Stdio::null(), Stdio::null()));
+    child.and_then(|child| wait(child, until, over)).with_context(|| what(spec, line))
+}
+
+/// What a command in a guest came to.
+#[derive(Debug)]
+pub struct Answer {
+    /// What it ended with; none if it was given up.
+    pub status: Option<i32>,
+    /// What it printed and said, the beginning of it.
+    pub said: Vec<u8>,
+}
+
+/// More than anybody reads; a guest that prints without end is not listened to.
+const LONGEST_ANSWER: u64 = 64 << 10;
+/// An end, or an interrupt, is noticed so late at most.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Runs a command in the guest as root and gives back what it said; it is given up after the limit, or on an interrupt.
+pub fn ask(paths: &Paths, spec: &Spec, line: &str, limit: Duration) -> Result<Answer> {
+    let act = || -> Result<Answer> {
+        let (reader, writer) = std::io::pipe()?;
+        let second = writer.try_clone()?;
+        let child = begin(paths, spec, line, || (writer.into(), second.into()))?;
+        let listen = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            // What came before an error is what it said.
+            let _ = reader.take(LONGEST_ANSWER).read_to_end(&mut said);
+            said
+        });
+        let over = || {
+            std::thread::sleep(SLICE);
+            interrupted()
+        };
+        let status = wait(child, Instant::now() + limit, over)?;
+        Ok(Answer { status, said: listen.join().unwrap_or_default() })
+    };
+    act().with_context(|| what(spec, line))
+}
+
+fn what(spec: &Spec, line: &str) -> String {
+    format!("running '{line}' in guest '{}'", spec.guest)
+}
+
+/// Starts ssh with these outputs.
+fn begin(
+    paths: &Paths,
+    spec: &Spec,
+    line: &str,
+    outputs: impl FnOnce() -> (Stdio, Stdio) + Send,
+) -> Result<Child> {
+    let links = Live.links(spec.netns.as_deref())?;
     let to = network::endpoint(spec.address, spec.mac, &spec.bridge, &links, 22);
-    let has_key = Live.stat(&paths.site_key()).with_context(what)?.is_some();
+    let has_key = Live.stat(&paths.site_key())?.is_some();
     let program = ssh(paths, spec.guest.as_str(), to, "root", has_key).arg(line);
     let program = Program { args: [vec!["-oBatchMode=yes".into()], program.args].concat(), ..program };
-    let mut child = in_netns(spec.netns.as_deref(), || start(&program.command())).with_context(what)?;
+    in_netns(spec.netns.as_deref(), || start(&program.command(), outputs()))
+}
+
+fn wait(mut child: Child, until: Instant, over: impl Fn() -> bool) -> Result<Option<i32>> {
     loop {
-        if let Some(status) = child.try_wait().with_context(what)? {
+        if let Some(status) = child.try_wait()? {
             return Ok(status.code());
         }
         if Instant::now() >= until || over() {
             // It leads a group of its own.
             let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
-            let status = child.wait().with_context(what)?;
+            let status = child.wait()?;
             return Ok(status.code());
         }
     }
 }
 
-fn start(command: &Command) -> Result<Child> {
+fn start(command: &Command, (printed, said): (Stdio, Stdio)) -> Result<Child> {
     let mut own = Command::new(command.get_program());
     own.args(command.get_args()).process_group(0);
-    own.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    own.stdin(Stdio::null()).stdout(printed).stderr(said);
     own.spawn().context("starting 'ssh'")
 }

@@ -1,5 +1,6 @@
 //! `gridgate profile`: what guests are configured to be, and whether they are.
 
+mod check;
 mod disk;
 mod exchange;
 
@@ -31,6 +32,8 @@ pub enum ProfileCommand {
     Compile(CompileArgs),
     /// Bring back the profile that the guest's disk had before
     Rollback(RollbackArgs),
+    /// Run the check commands of a guest's profile in the guest, which runs; exit 3 if one fails
+    Check(check::CheckArgs),
     /// Print a guest's profile in the form of another tool
     Export(exchange::ExportArgs),
     /// Read another tool's file, and print the profile that says the same
@@ -109,6 +112,7 @@ pub fn run(command: &ProfileCommand, context: &Context) -> Result<Exit> {
         ProfileCommand::Render(args) => render(args, context),
         ProfileCommand::Compile(args) => disk::compile(args, context),
         ProfileCommand::Rollback(args) => disk::rollback(args, context),
+        ProfileCommand::Check(args) => check::run(args, context),
         ProfileCommand::Export(args) => exchange::export(args, context),
         ProfileCommand::Import(args) => exchange::import(args, context),
     }

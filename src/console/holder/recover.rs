@@ -21,6 +21,7 @@ use crate::console::restart::Restarts;
 use crate::console::{exit, now_ms};
 use crate::events::{self, What};
 use crate::host::files::Files;
+use crate::host::programs::Program;
 use crate::host::{Live, processes};
 use crate::names::GuestName;
 use crate::paths::Paths;
@@ -43,7 +44,11 @@ struct ConsoleRecord {
 
 /// Where a guest's signs of readiness are looked for.
 pub(super) fn place(paths: &Paths, guest: &GuestName) -> Place {
-    Place { guest: guest.clone(), agent: paths.agent_socket(guest) }
+    // The program as it is now, not as it was when the holder began.
+    let own = std::env::current_exe().unwrap_or_else(|_| "gridgate".into());
+    let check = Program::new("exec").arg(own).arg("--quiet").arg("--site").arg(&paths.site);
+    let check = check.arg("--state").arg(&paths.state).args(["profile", "check", guest.as_str()]);
+    Place { guest: guest.clone(), agent: paths.agent_socket(guest), checks: check.typed() }
 }
 
 /// Gives the log what an earlier holder had read and not yet logged.

@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -109,33 +109,63 @@ impl Probe for Agent {
 }
 
 /// Tells the agent to shut the guest down. It gives no answer to that; the limit is for handing it over.
-pub fn shut_down(path: &std::path::Path, limit: Duration) -> Result<()> {
+pub fn shut_down(path: &Path, limit: Duration) -> Result<()> {
     let what = || format!("asking the guest agent at '{}' to shut the guest down", path.display());
-    let mut probe = Agent::new(path.to_owned());
-    probe.begin().with_context(what)?;
-    let until = std::time::Instant::now() + limit;
-    // One that does not hear would get the order when it comes up, long after the guest was to be stopped.
-    loop {
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        let fd = probe.fd().context("it has gone").with_context(what)?;
-        let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-        let span = rustix::event::Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
-        if matches!(rustix::event::poll(&mut fds, Some(&span)), Ok(0)) {
-            anyhow::bail!("{}: it does not answer", what());
+    let socket = listening(path, Instant::now() + limit).with_context(what)?;
+    rustix::io::write(&socket, b"{\"execute\":\"guest-shutdown\"}\n").with_context(what)?;
+    Ok(())
+}
+
+/// Gives the agent a command without arguments and waits for what it returns, for at most that long.
+pub fn call(path: &Path, command: &str, limit: Duration) -> Result<serde_json::Value> {
+    let what = || format!("asking the guest agent at '{}' for '{command}'", path.display());
+    let until = Instant::now() + limit;
+    let socket = listening(path, until).with_context(what)?;
+    let order = format!("{{\"execute\":\"{command}\"}}\n");
+    rustix::io::write(&socket, order.as_bytes()).with_context(what)?;
+    let mut said = Vec::new();
+    while !said.ends_with(b"\n") {
+        wait(&socket, until).with_context(what)?;
+        let mut buffer = [0; 512];
+        match rustix::io::read(&socket, &mut buffer) {
+            Ok(0) => bail!("{}: it has gone", what()),
+            Ok(n) if said.len() + n > ANSWER_BYTES => bail!("{}: it talks too much", what()),
+            Ok(n) => said.extend_from_slice(&buffer[..n]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error).with_context(what),
         }
+    }
+    let mut answer: serde_json::Value = serde_json::from_slice(&said).with_context(what)?;
+    match answer.get("return") {
+        Some(_) => Ok(answer["return"].take()),
+        None => bail!("{}: it answered {answer}", what()),
+    }
+}
+
+fn wait(socket: impl AsFd, until: Instant) -> Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let span = rustix::event::Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    };
+    let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
+    match rustix::event::poll(&mut fds, Some(&span)) {
+        Ok(0) => bail!("it does not answer"),
+        _ => Ok(()),
+    }
+}
+
+/// A connection to an agent that hears: one that does not would get an order when it comes up, long after it was meant.
+fn listening(path: &Path, until: Instant) -> Result<UnixStream> {
+    let mut probe = Agent::new(path.to_owned());
+    probe.begin()?;
+    loop {
+        wait(probe.fd().context("it has gone")?, until)?;
         let socket = probe.socket.as_ref().map(|socket| socket.try_clone()).transpose()?;
         match probe.event() {
-            Progress::Seen => {
-                let socket = UnixStream::from(socket.context("it has gone").with_context(what)?);
-                let order = b"{\"execute\":\"guest-shutdown\"}\n";
-                rustix::io::write(&socket, order).with_context(what)?;
-                return Ok(());
-            }
+            Progress::Seen => return Ok(UnixStream::from(socket.context("it has gone")?)),
             Progress::Pending => {}
-            Progress::Failed => anyhow::bail!("{}: it has gone", what()),
+            Progress::Failed => bail!("it has gone"),
         }
     }
 }

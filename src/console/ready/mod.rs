@@ -28,7 +28,7 @@ use crate::console::protocol::Settings;
 use crate::console::record::{CheckRecord, ReadyRecord, ReadyState, RunRecord};
 use crate::names::GuestName;
 
-pub use agent::shut_down as shut_down_by_agent;
+pub use agent::{call as call_agent, shut_down as shut_down_by_agent};
 use probe::{Probe, Progress};
 
 /// Bound of a compiled pattern, and of its cache; enough for any line of a console.
@@ -75,6 +75,8 @@ pub struct Place {
     pub guest: GuestName,
     /// Socket of its guest agent.
     pub agent: PathBuf,
+    /// The line for the host's shell that runs the checks of its profile.
+    pub checks: String,
 }
 
 /// One boot of a guest, watched.
@@ -346,6 +348,11 @@ fn sign(
         // Nobody said where: it is never seen.
         None => Sign::Done,
     };
+    let command = |line: &str| {
+        let ip = settings.address.map(|to| to.ip());
+        let script = command::Script::new(line.to_owned(), place.guest.clone(), ip, run.netns.clone());
+        Sign::Asked(Asked::new(script, now))
+    };
     Ok(match check {
         ReadyCheck::Login => Sign::Login,
         ReadyCheck::Console(text) => Sign::Line(pattern(text)?),
@@ -353,11 +360,8 @@ fn sign(
         ReadyCheck::Ssh(number) => port(*number, port::Wanted::SshBanner),
         ReadyCheck::Notify => Sign::Said,
         ReadyCheck::Agent => Sign::Asked(Asked::new(agent::Agent::new(place.agent.clone()), now)),
-        ReadyCheck::Command(line) => {
-            let ip = settings.address.map(|to| to.ip());
-            let script = command::Script::new(line.clone(), place.guest.clone(), ip, run.netns.clone());
-            Sign::Asked(Asked::new(script, now))
-        }
+        ReadyCheck::Checks => command(&place.checks),
+        ReadyCheck::Command(line) => command(line),
         ReadyCheck::Heartbeat(seconds) => {
             Sign::Beat { every: Duration::from_secs(u64::from(*seconds).max(1)), due: None }
         }

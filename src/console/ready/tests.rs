@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 /// As the holder does it.
 fn watch(run: &RunRecord, settings: &Settings, earlier: Option<ReadyRecord>) -> Result<Watch> {
-    let place = Place { guest: "ce".parse().unwrap(), agent: "/nowhere".into() };
+    let place = Place { guest: "ce".parse().unwrap(), agent: "/nowhere".into(), checks: "false".to_owned() };
     Watch::new(&place, run, settings, run.launched(), earlier)
 }
 
@@ -180,7 +180,7 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started() {
     watch.tick(Instant::now(), |_, _| ());
     let began = Instant::now();
     while !pids.exists() {
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::yield_now();
     }
     let text = std::fs::read_to_string(&pids).unwrap();
@@ -188,7 +188,7 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started() {
     for pid in text.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()) {
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         while stat().contains("(sh)") || stat().contains("(sleep) S") {
-            assert!(began.elapsed() < Duration::from_secs(10), "{}", stat());
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", stat());
             std::thread::yield_now();
         }
     }
@@ -249,7 +249,7 @@ fn a_guest_agent_is_there_when_it_answers_the_question_that_was_asked() {
             client.write_all(&bytes).unwrap();
         }
     });
-    let place = Place { guest: "ce".parse().unwrap(), agent: path };
+    let place = Place { guest: "ce".parse().unwrap(), agent: path, checks: "false".to_owned() };
     let settings = settings(vec![ReadyCheck::Agent], 0);
     let mut watch = Watch::new(&place, &run(), &settings, Moment::now(), None).unwrap();
     assert_eq!(ask(&mut watch), ReadyState::Waiting);
