@@ -1,42 +1,32 @@
 //! Guests' interfaces as people write them, right and wrong.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
-
-use std::fs;
-
 use gridgate::config::interface::{Automatic, BondMode, Interface, InterfaceKind};
 use gridgate::config::{LoadOptions, Loaded, load};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-const SITE: &str = "name = \"s\"\ndomain = \"s.test\"\n\
-                    [networks.lan]\nmode = \"nat\"\nsubnet = \"10.1.0.0/24\"\ngateway = \"10.1.0.1\"\n";
+use crate::{SITE, described};
 
-fn directory(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (path, content) in [("site.toml", SITE)].iter().chain(files) {
-        let path = dir.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-    dir
+/// In a site whose network has a gateway.
+fn with_site<T>(files: &[(&str, &str)], work: impl FnOnce(&[(&str, &str)]) -> T) -> T {
+    let site = format!("{SITE}gateway = \"10.1.0.1\"\n");
+    work(&[&[("site.toml", site.as_str())], files].concat())
 }
 
-fn loaded(files: &[(&str, &str)]) -> Loaded {
-    let dir = directory(files);
-    load(dir.path(), &LoadOptions::default()).unwrap_or_else(|problems| panic!("{problems}"))
+fn directory(content: &[(&str, &str)]) -> TempDir {
+    with_site(content, described::directory)
+}
+
+fn loaded(content: &[(&str, &str)]) -> Loaded {
+    with_site(content, |files| described::loaded_with(files, &LoadOptions::default()))
 }
 
 fn interfaces(file: &str, content: &str) -> Vec<Interface> {
     loaded(&[(file, content)]).site.guests.remove(0).interfaces
 }
 
-/// `path:line:column: message` of all problems.
-fn told(files: &[(&str, &str)]) -> Vec<String> {
-    let dir = directory(files);
-    let problems = load(dir.path(), &LoadOptions::default()).expect_err("this site has problems");
-    let prefix = format!("{}/", dir.path().display());
-    problems.iter().map(|p| format!("{}: {}", p.origin, p.message).replace(&prefix, "")).collect()
+fn told(content: &[(&str, &str)]) -> Vec<String> {
+    with_site(content, described::told)
 }
 
 fn told_of_guest(content: &str) -> Vec<String> {
@@ -263,5 +253,50 @@ proptest! {
         }
         let dir = directory(&[("guests/ce.toml", &text)]);
         let _ = load(dir.path(), &LoadOptions::default());
+    }
+}
+
+const NETWORKS: &str = "[networks.storage]\nmode = \"isolated\"\nsubnet = \"10.2.0.0/16\"\ngateway = \"10.2.0.1\"\n\
+     [networks.data]\nmode = \"isolated\"\nsubnet = \"10.4.0.0/16\"\n";
+
+/// The guest's file, in a site with a second network.
+fn beside_storage<T>(content: &str, work: impl FnOnce(&[(&str, &str)]) -> T) -> T {
+    let site = format!("{SITE}gateway = \"10.1.0.1\"\n{NETWORKS}");
+    let guest = format!("network = \"lan\"\n{content}");
+    work(&[("site.toml", site.as_str()), ("guests/ce.toml", guest.as_str())])
+}
+
+#[test]
+fn a_card_is_in_the_network_that_it_names_or_that_has_its_address_or_that_the_guest_is_in() {
+    let content = "[interface.a]\nnetwork = \"storage\"\naddress = \"10.2.3.4\"\n[interface.b]\naddress = \"10.4.3.5\"\n\
+                   [interface.c]\n[interface.d]\naddress = \"192.0.2.1/24\"\n[interface.e]\nvlan = 5\nparent = \"a\"\n\
+                   address = \"192.168.5.1/24\"\n";
+    let options = LoadOptions::default();
+    let guest =
+        beside_storage(content, |files| described::loaded_with(files, &options)).site.guests.remove(0);
+    let found: Vec<_> =
+        guest.interfaces[1..].iter().map(|nic| nic.network.as_ref().map(|n| n.as_str())).collect();
+    assert_eq!(found, [Some("storage"), Some("data"), Some("lan"), None, None]);
+    let net = |at: usize| guest.interfaces[at].addresses[0].to_string();
+    assert_eq!(
+        (net(1), net(2)),
+        ("10.2.3.4/16".to_owned(), "10.4.3.5/16".to_owned()),
+        "the network's prefix"
+    );
+}
+
+#[test]
+fn a_card_that_cannot_be_plugged_in_as_it_says_is_told() {
+    for (content, why) in [
+        ("[interface.a]\nnetwork = \"storag\"\n", "unknown network 'storag'"),
+        ("[interface.a]\nnetwork = \"storage\"\naddress = \"10.3.0.5/16\"\n", "is outside network 'storage'"),
+        ("[interface.a]\naddress = \"10.2.0.1\"\n", "10.2.0.1 is the gateway of network 'storage'"),
+        (
+            "[interface.a]\nnetwork = \"storage\"\nvlan = 7\n",
+            "interface 'a' is no card and is plugged into nothing",
+        ),
+    ] {
+        let told = beside_storage(content, described::told);
+        assert!(told.len() == 1 && told[0].contains(why), "{content}: {told:?}");
     }
 }

@@ -1,31 +1,16 @@
 //! How much of the host a guest may use, as sites say it and as `gridgate limit` changes it.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
-
-use std::fs;
-
 use gridgate::config::site::Site;
 use gridgate::config::{LoadOptions, Loaded, load};
-use tempfile::TempDir;
 
-const SITE: &str = "name = \"s\"\n[networks.lan]\nmode = \"nat\"\nsubnet = \"10.1.0.0/24\"\n";
-
-fn directory(files: &[(&str, &str)]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (path, content) in files {
-        let path = dir.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-    dir
-}
+use crate::SITE;
+use crate::described::{directory, loaded_with, options};
 
 fn loaded(files: &[(&str, &str)], set: &[&str]) -> Loaded {
-    let options =
-        LoadOptions { set: set.iter().map(|s| (*s).to_owned()).collect(), ..LoadOptions::default() };
-    load(directory(files).path(), &options).unwrap_or_else(|problems| panic!("{problems}"))
+    loaded_with(files, &options(set))
 }
 
+/// With the hints.
 fn told(guest: &str) -> Vec<String> {
     let dir = directory(&[("site.toml", SITE), ("guests/ce.toml", guest)]);
     let problems = load(dir.path(), &LoadOptions::default()).expect_err("this site has problems");
