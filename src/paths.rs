@@ -228,6 +228,11 @@ impl Paths {
         self.guest(guest).join("last-run.json")
     }
 
+    /// Somebody holds the guest still.
+    pub fn still_mark(&self, guest: &GuestName) -> PathBuf {
+        self.run_guest(guest).join("still.json")
+    }
+
     /// Somebody is stopping the guest, and how far he has come.
     pub fn stop_mark(&self, guest: &GuestName) -> PathBuf {
         self.run_guest(guest).join("stop.json")

@@ -10,6 +10,7 @@ pub mod uml;
 pub mod qemu;
 pub mod nspawn;
 pub mod line;
+pub mod still;
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};

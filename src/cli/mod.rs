@@ -9,6 +9,7 @@ pub mod down;
 pub mod enter;
 pub mod events;
 pub mod gc;
+pub mod guard;
 pub mod generate;
 pub mod hold;
 pub mod host;
@@ -134,6 +135,8 @@ pub enum Command {
     Launch(launch::Args),
     #[command(hide = true)]
     Hold(hold::HoldArgs),
+    #[command(hide = true)]
+    Guard(guard::Args),
     #[command(hide = true)]
     Hosted(hosted::Args),
     #[command(hide = true)]
@@ -392,6 +395,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
         Command::Generate(args) => generate::run(args),
         Command::Names => names::run(&context),
         Command::Launch(args) => launch::run(args, &context),
+        Command::Guard(args) => guard::run(args, &context),
         Command::Hold(args) => hold::run(args, &context.paths).map(|()| Exit::Done),
         // Its end is that of the command that it runs.
         Command::Hosted(args) => hosted::run(args).map(|_| Exit::Done),

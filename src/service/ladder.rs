@@ -16,7 +16,7 @@ use crate::console::now_ms;
 use crate::console::record::RunRecord;
 use crate::host::processes;
 use crate::paths::Paths;
-use crate::service::shell;
+use crate::service::{shell, still};
 
 /// Which rung of the ladder worked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +120,8 @@ fn climb(
 ) -> Result<Stopped> {
     let what = || format!("stopping guest '{}' (process {})", spec.guest, record.pid);
     let Some(process) = open(record).with_context(what)? else { return Ok(Stopped::already()) };
+    // One that is held still hears nothing.
+    let _ = still::let_go(paths, &spec.guest);
     let (started, began_ms) = (Instant::now(), now_ms());
     let mut ladder = Ladder { paths, spec, record, process, backend: backend(&spec.engine), asked: false };
     let kill = StopStep { rung: StopRung::Kill, limit: Duration::ZERO };

@@ -10,6 +10,7 @@ pub mod launch;
 pub mod handover;
 pub mod machined;
 pub mod shell;
+pub mod still;
 pub mod ladder;
 pub mod limits;
 pub mod direct;
@@ -90,7 +91,10 @@ pub fn manager(paths: &Paths) -> Result<Box<dyn Manager>> {
 
 /// Waits until no guest is on its way up: a command that was killed may have had one started, and a guest that reboots
 /// may be between two processes. What runs can be told from what does not when this returns.
+///
+/// Who holds a guest still and was killed is made up for, too.
 pub fn settle(paths: &Paths) -> Result<()> {
+    still::recover(paths)?;
     /// A launch takes tens of milliseconds; a machine in trouble takes longer.
     const LIMIT: Duration = Duration::from_secs(30);
     let began = std::time::Instant::now();
