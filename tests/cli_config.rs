@@ -108,3 +108,18 @@ fn check_tells_problems_with_place_and_hint_and_ends_with_2() {
     let wrong = gridgate(&site, &["check", "--explain", "x", "--set", "ce.memory=1G"]);
     assert_eq!(wrong.status.code(), Some(2));
 }
+
+#[test]
+fn a_reader_that_has_gone_away_is_a_normal_end() {
+    let dir = tempfile::tempdir().unwrap();
+    for words in [["image", "list"], ["check", "--json"]] {
+        let site = dir.path().join(words[0]);
+        assert_eq!(gridgate(&site, &["init", &site.display().to_string()]).status.code(), Some(0));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gridgate"));
+        command.env("GRIDGATE_STATE", dir.path().join("state")).env("GRIDGATE_SITE", &site).args(words);
+        let ran = command.stdout(writer).output().unwrap();
+        assert_eq!((ran.status.code(), text(&ran.stderr)), (Some(0), String::new()), "{words:?}");
+    }
+}

@@ -351,13 +351,12 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
         Command::Init(args) => init::run(args, &context.host),
         Command::Check(args) => check::run(args, &context),
         Command::Doctor => {
-            let works =
-                doctor::run(&context.host, &context.paths, context.json, &mut std::io::stdout().lock())?;
+            let works = doctor::run(&context.host, &context.paths, context.json, &mut Stdout)?;
             Ok(if works { Exit::Done } else { Exit::Differs })
         }
         Command::Image(command) => {
             crate::progress::catch_interrupts()?;
-            let (host, paths, out) = (&context.host, &context.paths, &mut std::io::stdout().lock());
+            let (host, paths, out) = (&context.host, &context.paths, &mut Stdout);
             image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
         }
         Command::Profile(command) => profile::run(command, &context),
@@ -404,12 +403,28 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
     }
 }
 
-/// Prints data. A reader that has gone away is a normal end.
-pub fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+/// Where data goes. A reader that has gone away is a normal end: what nobody reads is as good as printed.
+struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match std::io::stdout().lock().write(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
     }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match std::io::stdout().lock().flush() {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+/// Prints data.
+pub fn print(text: &str) -> Result<()> {
+    Ok(Stdout.write_all(text.as_bytes())?)
 }
 
 /// Prints a document.
