@@ -29,7 +29,7 @@ fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
     };
     let kind = if entry.is_some() { Kind::Changed } else { Kind::Added };
     match edit {
-        Edit::Write { content, mode, secret, .. } => {
+        Edit::Write { content, mode, owner, secret, .. } => {
             let now = match &entry {
                 Some(Entry::File { .. }) => tree.read(path)?,
                 _ => None,
@@ -42,10 +42,15 @@ fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
                 (FileMode::Exactly(bits), Some(now)) if *bits != now => Some(*bits),
                 _ => None,
             };
-            if now.as_deref() == Some(content) && new_mode.is_none() {
+            let owner_now = tree.owner(path)?.unwrap_or((0, 0));
+            let new_owner = owner.filter(|owner| *owner != owner_now);
+            if now.as_deref() == Some(content) && new_mode.is_none() && new_owner.is_none() {
                 return Ok(None);
             }
             let mut text = new_mode.map(|bits| format!("mode becomes {bits:o}\n")).unwrap_or_default();
+            if let Some((uid, gid)) = new_owner {
+                text.push_str(&format!("owner becomes {uid}:{gid}\n"));
+            }
             match (&entry, secret) {
                 (_, true) => text.push_str("content is secret and not shown\n"),
                 (Some(Entry::Link(target)), _) => {
@@ -84,7 +89,15 @@ fn difference(tree: &dyn Tree, edit: &Edit) -> Result<Option<Difference>> {
             }
             if filled { differs(kind, false, "all that is in it goes\n".to_owned()) } else { Ok(None) }
         }
+        Edit::VolumeLabel { label } if tree.volume_label()?.as_deref() == Some(label) => Ok(None),
+        Edit::VolumeLabel { label } => {
+            differs(Kind::Changed, false, format!("the filesystem's label becomes '{label}'\n"))
+        }
         // What was in it may be a secret of the old machine.
+        Edit::Initramfs { renamed, .. } => {
+            let ids = renamed.iter().map(|(old, new)| format!("{old} becomes {new}\n"));
+            differs(kind, false, format!("is packed anew, with other ids in it\n{}", ids.collect::<String>()))
+        }
         Edit::Empty { .. } => match entry {
             Some(Entry::File { len: 1.., .. }) => differs(kind, true, "becomes empty\n".to_owned()),
             _ => Ok(None),

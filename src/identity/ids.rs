@@ -40,8 +40,12 @@ pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree) -> Result<Vec<
             path,
             content: four,
             mode: crate::host::root::FileMode::KeepOr(0o644),
+            owner: None,
             secret: false,
         });
+    }
+    if let Some(now) = text(tree, LVM_LOCAL)?.filter(|_| found.machine_id.as_deref() != Some(id)) {
+        edits.push(Edit::text(LVM_LOCAL, without_lvm_host(&now)));
     }
     if let Some(now) = text(tree, INITIATOR)? {
         edits.push(Edit::secret(INITIATOR, initiator(&now, id).into_bytes()));
@@ -68,6 +72,18 @@ pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree) -> Result<Vec<
     Ok(edits)
 }
 
+const LVM_LOCAL: &str = "/etc/lvm/lvmlocal.conf";
+
+/// Without the numbers by which LVM tells hosts from each other that share a disk (lvmlockd(8), lvmsystemid(7)): two with one number
+/// would write at the same time. Whoever shares disks gives each host its own.
+fn without_lvm_host(now: &str) -> String {
+    let names_host = |line: &&str| {
+        let key = line.trim().split(['=', ' ', '\t']).next().unwrap_or_default();
+        matches!(key.strip_prefix("local/").unwrap_or(key), "host_id" | "system_id")
+    };
+    now.split_inclusive('\n').filter(|line| !names_host(line)).collect()
+}
+
 const INITIATOR: &str = "/etc/iscsi/initiatorname.iscsi";
 
 /// The name with another last part; who named it stays (RFC 3720, section 3.2.6.3.1).
@@ -92,14 +108,18 @@ fn initiator(now: &str, machine_id: &str) -> String {
 }
 
 /// As sd_id128_get_machine_app_specific(3) has it: one machine-id gives any number of ids that do not tell it.
-fn derived(machine_id: &str, purpose: &str) -> [u8; 16] {
-    let hash = blake3::derive_key(&format!("gridgate 2026 identity {purpose}"), machine_id.as_bytes());
+pub(super) fn derived(machine_id: &str, purpose: &str) -> [u8; 16] {
     let mut id = [0; 16];
-    id.copy_from_slice(&hash[..16]);
+    id.copy_from_slice(&derived_long(machine_id, purpose)[..16]);
     id
 }
 
-fn as_version_4(mut id: [u8; 16]) -> [u8; 16] {
+/// As [`derived`], for ids that are longer.
+pub(super) fn derived_long(machine_id: &str, purpose: &str) -> [u8; 32] {
+    blake3::derive_key(&format!("gridgate 2026 identity {purpose}"), machine_id.as_bytes())
+}
+
+pub(super) fn as_version_4(mut id: [u8; 16]) -> [u8; 16] {
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     id
@@ -121,6 +141,7 @@ mod tests {
         };
         put("etc/hostid", "abcd");
         put("etc/iscsi/initiatorname.iscsi", "# mine\nInitiatorName=iqn.2001-04.com.example:old\n");
+        put("etc/lvm/lvmlocal.conf", "local {\n\t# host_id = 0\n\thost_id = 7\n\tsystem_id=\"old\"\n}\n");
         put("etc/nvme/hostnqn", "old");
         put("etc/nvme/hostid", "old");
         put("boot/loader/random-seed", "old");
@@ -135,7 +156,7 @@ mod tests {
                 .filter(|edit| edit.apply(&root).unwrap() == crate::host::root::Change::Changed)
                 .count()
         };
-        assert_eq!(apply(), 8);
+        assert_eq!(apply(), 9);
         assert_eq!(apply(), 0);
         let read = |path: &str| std::fs::read(dir.path().join(path)).unwrap();
         let text = |path: &str| String::from_utf8(read(path)).unwrap();
@@ -145,6 +166,7 @@ mod tests {
         assert!(!initiator.contains("old"), "{initiator}");
         let uuid = text("etc/nvme/hostid");
         assert_eq!(text("etc/nvme/hostnqn"), format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}"));
+        assert_eq!(text("etc/lvm/lvmlocal.conf"), "local {\n\t# host_id = 0\n}\n");
         assert_eq!(read("boot/loader/random-seed").len(), 32);
         assert!(!dir.path().join("var/lib/systemd/credential.secret").exists());
     }

@@ -15,6 +15,7 @@
 
 pub mod keys;
 pub mod assigned;
+pub mod initramfs;
 pub mod edit;
 pub mod known;
 pub mod scrub;

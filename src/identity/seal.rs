@@ -12,13 +12,16 @@ use crate::identity::edit::Edit;
 use crate::identity::known::{Action, Descend, Known, Table, homes};
 use crate::identity::scrub::{self, Policy};
 
+/// Where ifupdown's network is.
+pub const INTERFACES: &str = "/etc/network/interfaces";
+
 /// What a file is to hold that a system needs, and that says nothing of a machine.
 const NEUTRAL: [(&str, &str, u32); 3] = [
     // Empty, not missing: each clone makes an id at its first boot if personalising did not write one, and systemd does not
     // take that boot for the first of a new installation, which would reset which units are enabled (machine-id(5)).
     ("/etc/machine-id", "", 0o444),
     ("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644),
-    ("/etc/network/interfaces", "auto lo\niface lo inet loopback\n", 0o644),
+    (INTERFACES, "auto lo\niface lo inet loopback\n", 0o644),
 ];
 
 /// Every edit that takes a machine's identity out of its filesystem; none that would change nothing. `old` is what it was
@@ -64,6 +67,12 @@ pub fn edits(tree: &dyn Tree, old: &Old, extra: &[Known]) -> Result<Vec<Edit>> {
     Ok(edits)
 }
 
+/// The one file of an ifupdown network that has to be there without any card: nothing but the loopback.
+pub fn loopback_alone(tree: &dyn Tree) -> Result<Option<Edit>> {
+    let [.., (path, content, mode)] = NEUTRAL;
+    needed(tree, path, content, mode)
+}
+
 /// A file that the system needs, if it does not hold just that.
 fn needed(tree: &dyn Tree, path: &str, content: &str, mode: u32) -> Result<Option<Edit>> {
     let now = tree.entry(Path::new(path))?;
@@ -77,7 +86,7 @@ fn needed(tree: &dyn Tree, path: &str, content: &str, mode: u32) -> Result<Optio
         return Ok(None);
     }
     let (path, content) = (path.into(), content.into());
-    Ok(Some(Edit::Write { path, content, mode: FileMode::KeepOr(mode), secret: false }))
+    Ok(Some(Edit::Write { path, content, mode: FileMode::KeepOr(mode), owner: None, secret: false }))
 }
 
 /// A file that stays, without what it says of the old machine; nothing if it says nothing, or is no text that can be changed.
@@ -91,6 +100,7 @@ fn made_neutral(tree: &dyn Tree, path: &Path, old: &Old) -> Result<Option<Edit>>
         path: path.to_owned(),
         content,
         mode: FileMode::KeepOr(0o600),
+        owner: None,
         secret: true,
     }))
 }

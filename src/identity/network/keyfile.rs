@@ -19,6 +19,7 @@ pub fn edits(wanted: &Wanted<'_>) -> Vec<Edit> {
         path: format!("{DIR}/gridgate-{}.nmconnection", nic.name).into(),
         content: text(wanted, nic).into_bytes(),
         mode: FileMode::Exactly(0o600),
+        owner: None,
         secret: false,
     };
     wanted.interfaces.iter().map(connection).collect()

@@ -16,7 +16,13 @@ const FILE: &str = "/etc/netplan/90-gridgate.yaml";
 /// The file; 0600, since netplan warns of any other mode: keys for wireless networks may be in it.
 pub fn edits(wanted: &Wanted<'_>, manager: Manager) -> Vec<Edit> {
     let content = text(wanted, manager).into_bytes();
-    vec![Edit::Write { path: FILE.into(), content, mode: FileMode::Exactly(0o600), secret: false }]
+    vec![Edit::Write {
+        path: FILE.into(),
+        content,
+        mode: FileMode::Exactly(0o600),
+        owner: None,
+        secret: false,
+    }]
 }
 
 fn text(wanted: &Wanted<'_>, manager: Manager) -> String {
