@@ -6,7 +6,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use gridgate::identity::audit::{Old, Sort};
+use gridgate::host::root::Root;
+use gridgate::identity::audit::{self, Now, Old, Sort};
+use gridgate::identity::scrub::Policy;
 
 use super::{KEY, MACHINE_ID, UUID, audited, lines, old, put};
 
@@ -47,16 +49,101 @@ fn every_form_is_found_in_text_with_its_line() {
 #[test]
 fn every_form_is_found_in_what_was_rotated_and_packed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut text = String::new();
     for (form, _) in FORMS {
-        writeln!(packed, "{}{form}", "padding ".repeat(9000)).unwrap();
+        text.push_str(&format!("{}{form}\n", "padding ".repeat(9000)));
     }
-    writeln!(packed, "{KEY}").unwrap();
-    put(dir.path(), "var/log/old.gz", packed.finish().unwrap());
-    assert_eq!(sorts(dir.path()), all());
-    let found = lines(&audited(dir.path(), &old()));
-    let address = "/var/log/old.gz:3 (gzip): the old machine's address '10.66.5.4'";
-    assert!(found.contains(&address.to_owned()), "{found:#?}");
+    text.push_str(KEY);
+    let file = dir.path().join("var/log/old");
+    for (program, options) in [
+        ("gzip", "-qc"),
+        ("xz", "-qc"),
+        ("zstd", "-qc"),
+        ("bzip2", "-qc"),
+        ("lz4", "-qc"),
+        ("lz4", "-qlc"),
+        ("lzma", "-qc"),
+    ] {
+        put(dir.path(), "var/log/old", &text);
+        let mut packer = Command::new(program);
+        if !packer.arg(options).arg(&file).output().is_ok_and(|ran| {
+            fs::write(&file, &ran.stdout).unwrap();
+            ran.status.success()
+        }) {
+            eprintln!("skipped: no {program} here");
+            continue;
+        }
+        assert_eq!(sorts(dir.path()), all(), "{program}");
+        let report = audited(dir.path(), &old());
+        let address = format!("/var/log/old:3 ({program}): the old machine's address '10.66.5.4'");
+        assert!(lines(&report).contains(&address), "{program}: {:#?}", lines(&report));
+        assert_eq!(report.unseen, [], "{program}");
+        let whole = fs::read(&file).unwrap();
+        let found = |report: &audit::Report| report.findings.iter().map(|finding| finding.count).sum::<u64>();
+        let once = found(&report);
+        // What is behind a first one is looked into, or told of.
+        fs::write(&file, [&whole[..], &whole].concat()).unwrap();
+        let report = audited(dir.path(), &old());
+        assert!(
+            found(&report) > once || report.unseen[0].why.ends_with("something else follows it"),
+            "{program}"
+        );
+        // Half of it, and then something else.
+        fs::write(&file, [&whole[..whole.len() / 2], &[0x55; 4000]].concat()).unwrap();
+        let report = audited(dir.path(), &old());
+        assert!(report.unseen[0].why.contains(&format!("no {program} after all")), "{:?}", report.unseen);
+    }
+}
+
+#[test]
+fn every_form_is_found_in_an_initial_filesystem_behind_microcode() {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = FORMS.iter().map(|(form, _)| format!("{form}\n")).collect();
+    let archive = |pack: &str| {
+        let script = format!(
+            "mkdir -p early main boot; echo microcode >early/ucode; cat >main/conf
+             (cd early && find . | cpio --quiet -o -H newc) >boot/initrd.img-6.1
+             (cd main && find . | cpio --quiet -o -H newc | {pack}) >>boot/initrd.img-6.1
+             rm -r early main"
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &script]).current_dir(dir.path()).stdin(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(format!("{text}{KEY}\n").as_bytes()).unwrap();
+        shell.wait().unwrap().success()
+    };
+    for pack in ["gzip", "zstd -q", "xz", "bzip2", "lzma", "lz4 -q -l", "cat"] {
+        if !archive(pack) {
+            eprintln!("skipped: no {pack} or cpio here");
+            continue;
+        }
+        assert_eq!(sorts(dir.path()), all(), "{pack}");
+        assert_eq!(audited(dir.path(), &old()).unseen, [], "{pack}");
+    }
+    // What is packed in another way is told of.
+    assert!(archive("tr 0-9 k-t"));
+    let report = audited(dir.path(), &old());
+    assert_eq!(report.unseen[0].why, "an initial filesystem, part of which is packed");
+}
+
+#[test]
+fn a_file_that_takes_more_memory_to_unpack_than_is_right_is_not_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    for (program, option) in
+        [("xz", "--lzma2=dict=512MiB"), ("zstd", "--long=30"), ("lzma", "--lzma1=dict=512MiB")]
+    {
+        put(dir.path(), "srv/large", vec![b'x'; 3 << 20]);
+        let file = dir.path().join("srv/large");
+        // From its input, as its length would have the window made smaller.
+        let ran = Command::new(program).args(["-qc", option]).stdin(fs::File::open(&file).unwrap()).output();
+        let Some(ran) = ran.ok().filter(|ran| ran.status.success()) else {
+            eprintln!("skipped: no {program} here, or no memory for it");
+            continue;
+        };
+        fs::write(&file, ran.stdout).unwrap();
+        let report = audited(dir.path(), &old());
+        assert!(report.unseen[0].why.starts_with("damaged, too large"), "{program}: {:?}", report.unseen);
+    }
 }
 
 #[test]
@@ -126,9 +213,26 @@ fn names_and_addresses_are_found_inside_certificates() {
         "-out",
         "store.p12",
         "-passout",
-        "pass:x"
+        "pass:xxxxxx"
     ]));
     fs::remove_file(dir.path().join("srv/key.tmp")).unwrap();
+    // As older Javas and many servers have them.
+    let jks = ["-importkeystore", "-noprompt", "-srckeystore", "store.p12", "-srcstoretype", "pkcs12"];
+    let kept = [
+        "-srcstorepass",
+        "xxxxxx",
+        "-deststorepass",
+        "xxxxxx",
+        "-deststoretype",
+        "JKS",
+        "-destkeystore",
+        "store.jks",
+    ];
+    let java = Command::new("keytool").args(jks).args(kept).current_dir(dir.path().join("srv")).output();
+    let java = java.is_ok_and(|ran| ran.status.success());
+    if !java {
+        eprintln!("skipped in part: no keytool here");
+    }
     let report = audited(dir.path(), &old());
     let found = |file: &str, what: &str| {
         report
@@ -136,7 +240,15 @@ fn names_and_addresses_are_found_inside_certificates() {
             .iter()
             .any(|f| f.path == format!("/srv/{file}") && f.found.ends_with(&format!("'{what}'")))
     };
-    for file in ["cert.pem", "cert.der"] {
+    let root = Root::open(dir.path()).unwrap();
+    let images = audit::run(&root, &old(), &Now::nobody(&[]), &Policy::same_machine(), &[]).unwrap();
+    let is_key = |f: &&audit::Finding| f.sort == Some(Sort::PrivateKey);
+    let stores: Vec<_> = images.findings.iter().filter(is_key).map(|f| f.path.as_str()).collect();
+    assert_eq!(stores, if java { vec!["/srv/store.jks", "/srv/store.p12"] } else { vec!["/srv/store.p12"] });
+    for file in ["cert.pem", "cert.der", "store.jks"] {
+        if file == "store.jks" && !java {
+            continue;
+        }
         for what in ["ce01.old.org", "10.66.5.4", "2001:db9::54"] {
             assert!(found(file, what), "{file} {what}: {:#?}", lines(&report));
         }
@@ -154,10 +266,15 @@ fn names_and_addresses_are_found_inside_certificates() {
     let old = Old::from_tree(&gridgate::host::root::Root::open(tree.path()).unwrap()).unwrap();
     let old = Old { secrets: Default::default(), ..old };
     assert_eq!(old.certificates.len(), 1);
-    let copies: Vec<_> = audited(dir.path(), &old).findings;
+    let mut copies = audited(dir.path(), &old).findings;
+    copies.retain(|f| f.sort.is_some());
+    if java {
+        let jks = copies.pop().unwrap();
+        assert_eq!((jks.path.as_str(), jks.sort), ("/srv/store.jks", Some(Sort::Certificate)));
+    }
     assert_eq!(
         copies.iter().map(|f| (f.path.as_str(), f.sort)).collect::<Vec<_>>(),
-        [("/srv/cert.der", Some(Sort::Certificate)), ("/srv/cert.pem", Some(Sort::Certificate)),]
+        [("/srv/cert.der", Some(Sort::Certificate)), ("/srv/cert.pem", Some(Sort::Certificate))]
     );
 }
 

@@ -2,18 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
 mod containers;
+#[path = "../support/described.rs"]
+mod described;
 mod hostile;
 mod seeded;
 
 use std::fs;
 use std::path::Path;
 
-use gridgate::config::interface::{Automatic, Interface, InterfaceKind};
+use described::loaded;
 use gridgate::host::root::Root;
 use gridgate::identity::assigned::Assigned;
 use gridgate::identity::audit::{self, Now, Old, Report};
 use gridgate::identity::scrub::Policy;
-use gridgate::identity::wanted::{HostLine, Identity};
+use gridgate::identity::wanted::Identity;
 
 const MACHINE_ID: &str = "8f3a5c7e91b24d06a8c1e2f304152637";
 const UUID: &str = "6d1f7a52-93c8-4b0e-8a77-1c2d3e4f5061";
@@ -37,29 +39,11 @@ fn old() -> Old {
 
 /// The machine that it becomes.
 fn new_identity() -> Identity {
-    let names = vec!["wn7.new.example".to_owned(), "wn7".to_owned()];
-    Identity {
-        hostname: "wn7".to_owned(),
-        fqdn: "wn7.new.example".to_owned(),
-        domain: "new.example".to_owned(),
-        hosts: vec![HostLine { address: "10.99.1.7".parse().unwrap(), names }],
-        interfaces: vec![Interface {
-            name: "eth0".parse().unwrap(),
-            kind: InterfaceKind::Ethernet,
-            mac: Some("52:54:00:11:22:33".parse().unwrap()),
-            addresses: vec!["10.99.1.7/24".parse().unwrap()],
-            gateways: vec!["10.99.1.1".parse().unwrap()],
-            automatic: Automatic::default(),
-            routes: Vec::new(),
-            mtu: None,
-            network: None,
-        }],
-        dns: vec!["10.99.1.2".parse().unwrap()],
-        search: vec!["new.example".to_owned()],
-        ntp: Vec::new(),
-        authorized_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
-        assigned: Assigned::draw("wn7").unwrap(),
-    }
+    let described = "name = 's'\ndomain = 'new.example'\ndns = ['10.99.1.2']\n\
+        [networks.lan]\nmode = 'isolated'\nsubnet = '10.99.1.0/24'\ngateway = '10.99.1.1'\n";
+    let guest = "address = '10.99.1.7'\nmac = '52:54:00:11:22:33'\n";
+    let site = loaded(&[("site.toml", described), ("guests/wn7.toml", guest)]);
+    Identity::of(&site, &site.guests[0], Assigned::draw("wn7").unwrap(), "ssh-ed25519 AAAA admin")
 }
 
 fn put(dir: &Path, path: &str, content: impl AsRef<[u8]>) {

@@ -6,18 +6,21 @@
 //!          +-------> Needles <----------------+---------> known places: what is there that should not be
 //!                       |                                           |
 //!            every file, on all cores:                              |
-//!            text, PEM, SQLite, gzip, names, links                  |
+//!            text, PEM, SQLite, packed, names, links                |
 //!                       +------------> Report <---------------------+
 //! ```
 //!
 //! The filesystem is hostile: nothing but regular files is opened, no link is followed, reads are bounded, and memory does
 //! not grow with what is there.
 
+pub mod keystore;
 mod known;
 mod needles;
 mod neutral;
 mod old;
-mod pem;
+mod packed;
+pub(super) mod pem;
+pub mod private;
 mod report;
 mod search;
 mod sqlite;
@@ -36,7 +39,7 @@ use crate::identity::wanted::Identity;
 
 pub use needles::{LeftOut, Sort};
 pub use neutral::neutral;
-pub use old::Old;
+pub use old::{Old, configured_addresses};
 pub use report::{Finding, Looked, Place, Report, Unseen, Verdict};
 
 /// What the filesystem should be now.
@@ -50,6 +53,8 @@ pub struct Now {
     pub written: BTreeMap<PathBuf, [u8; 32]>,
     /// When it was personalised (seconds since 1970), if that is known: what was written later, the machine itself wrote.
     pub since: Option<i64>,
+    /// Whether nobody's private key may be in it.
+    pub without_keys: bool,
 }
 
 impl Now {
@@ -65,6 +70,7 @@ impl Now {
             around: around.chain(servers).collect(),
             written: written(edits),
             since: None,
+            without_keys: false,
         })
     }
 
@@ -76,7 +82,7 @@ impl Now {
 
     /// Nobody's filesystem, such as an image.
     pub fn nobody(edits: &[Edit]) -> Self {
-        Self { written: written(edits), ..Self::default() }
+        Self { written: written(edits), without_keys: true, ..Self::default() }
     }
 
     fn knows(&self, name: &str) -> bool {

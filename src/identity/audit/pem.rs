@@ -44,7 +44,7 @@ fn label_len(text: &[u8]) -> usize {
 }
 
 /// The bytes of every block in a text.
-pub(super) fn blocks(text: &[u8]) -> Vec<Vec<u8>> {
+pub(in crate::identity) fn blocks(text: &[u8]) -> Vec<Vec<u8>> {
     memmem::find_iter(text, BEGIN).filter_map(|at| Some(block(&text[at..])?.bytes)).collect()
 }
 

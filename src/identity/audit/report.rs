@@ -106,6 +106,12 @@ impl Report {
         Self { version: 1, clean: findings.is_empty(), findings, more, unseen, left_out, looked_at }
     }
 
+    /// Takes in what was found beside the filesystem.
+    pub fn add(&mut self, findings: Vec<Finding>) {
+        self.findings.extend(findings);
+        self.clean = self.findings.is_empty();
+    }
+
     /// Gives findings the class and the way to mend of the place where they are, and puts them in order.
     pub(super) fn explain<'k>(&mut self, known: impl Fn(&str) -> Option<&'k Known>) {
         for finding in &mut self.findings {
@@ -115,6 +121,12 @@ impl Report {
             }
         }
         self.findings.sort_by(|a, b| (a.class, &a.path).cmp(&(b.class, &b.path)));
+    }
+
+    /// Paths of the files that hold a private key.
+    pub fn private_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.findings.iter().filter(|finding| finding.sort == Some(Sort::PrivateKey));
+        keys.map(|finding| finding.path.as_str())
     }
 
     /// Whether nothing is left of the old identity. What could not be looked into does not count against it.
@@ -208,7 +220,7 @@ pub(super) fn class_of(sort: Sort) -> Class {
         Sort::MachineId | Sort::Uuid | Sort::Label => Class::Ids,
         Sort::Key => Class::Ssh,
         Sort::Certificate => Class::Certificates,
-        Sort::Secret => Class::Secrets,
+        Sort::Secret | Sort::PrivateKey => Class::Secrets,
     }
 }
 

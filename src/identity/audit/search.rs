@@ -172,18 +172,29 @@ impl<'n> Finder<'n> {
 
     /// What a block of PEM holds.
     fn block(&self, block: &pem::Block, place: (u64, u64), at: Where, each: &mut dyn FnMut(Hit)) {
+        self.der(&block.label, &block.bytes, place, at, each);
+    }
+
+    /// What a certificate or key holds; `inside` of what it is.
+    pub(super) fn der(
+        &self,
+        inside: &str,
+        bytes: &[u8],
+        place: (u64, u64),
+        at: Where,
+        each: &mut dyn FnMut(Hit),
+    ) {
         let (offset, line) = place;
-        let inside = || Some(block.label.clone());
         let mut hit = |sort: Sort, shown: &str| {
-            each(Hit { sort, shown: shown.to_owned(), offset, line, inside: inside() });
+            each(Hit { sort, shown: shown.to_owned(), offset, line, inside: Some(inside.to_owned()) });
         };
         if !self.old.certificates.is_empty() {
-            let digest = pem::sha256(&block.bytes);
+            let digest = pem::sha256(bytes);
             if self.old.certificates.contains(&digest) {
                 hit(Sort::Certificate, &format!("SHA-256 {digest}"));
             }
         }
-        self.value(&block.bytes, at, Data::Der, &mut |_, needle| hit(needle.sort, &needle.shown));
+        self.value(bytes, at, Data::Der, &mut |_, needle| hit(needle.sort, &needle.shown));
     }
 }
 

@@ -128,7 +128,7 @@ impl FromStr for Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Personalising writes the whole of it; a scrub leaves it alone, sealing removes it.
+    /// Personalising writes the whole of it; a scrub leaves it alone unless its class was asked for, sealing removes it.
     Assign,
     /// Personalising changes values in it; it is never removed.
     Adjust,

@@ -22,8 +22,10 @@ pub use policy::{Policy, Spared};
 /// goes as a whole.
 pub fn edits(tree: &dyn Tree, policy: &Policy, extra: &[Known]) -> Result<Vec<Edit>> {
     let table = Table::with(extra);
-    let acts = |known: &Known| {
-        policy.scrubs(known.class) && matches!(known.action, Action::Remove | Action::Empty | Action::Clear)
+    let acts = |known: &Known| match known.action {
+        Action::Remove | Action::Empty | Action::Clear => policy.scrubs(known.class),
+        Action::Assign => policy.scrubs_assigned(known.class),
+        Action::Adjust | Action::Keep => false,
     };
     let homes = homes(tree).context("looking for home directories")?;
     // By path: a file may be known twice, as root's and as any user's.
@@ -42,7 +44,7 @@ pub fn edits(tree: &dyn Tree, policy: &Policy, extra: &[Known]) -> Result<Vec<Ed
             (Action::Empty, _) => return Ok(Descend::Yes),
             (Action::Clear, Kind::Dir) => Whole::Clear,
             // What a link leads to is not known to be what should go.
-            (Action::Clear, Kind::Link) => return Ok(Descend::No),
+            (Action::Clear | Action::Assign, Kind::Link) => return Ok(Descend::No),
             (_, Kind::Dir) => Whole::RemoveTree,
             _ => Whole::Remove,
         };

@@ -10,6 +10,8 @@ use crate::identity::known::Class;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     classes: BTreeSet<Class>,
+    /// Those of which even that goes which a new identity usually replaces.
+    asked_for: BTreeSet<Class>,
     spared: BTreeSet<PathBuf>,
 }
 
@@ -18,7 +20,7 @@ impl Policy {
     pub fn another_machine() -> Self {
         let kept = [Class::Users];
         let classes = Class::ALL.into_iter().filter(|class| !kept.contains(class)).collect();
-        Self { classes, spared: BTreeSet::new() }
+        Self { classes, ..Self::default() }
     }
 
     /// A machine is personalised again as itself: nothing goes.
@@ -28,18 +30,20 @@ impl Policy {
 
     /// A filesystem becomes nobody's: everything goes.
     pub fn nobody() -> Self {
-        Self { classes: Class::ALL.into_iter().collect(), spared: BTreeSet::new() }
+        Self { classes: Class::ALL.into_iter().collect(), ..Self::default() }
     }
 
     /// The same, but this class stays.
     pub fn keep(mut self, class: Class) -> Self {
         self.classes.remove(&class);
+        self.asked_for.remove(&class);
         self
     }
 
-    /// The same, and this class goes.
+    /// The same, and this class goes, because somebody asked for it.
     pub fn scrub(mut self, class: Class) -> Self {
         self.classes.insert(class);
+        self.asked_for.insert(class);
         self
     }
 
@@ -52,6 +56,12 @@ impl Policy {
     /// Whether the class goes.
     pub fn scrubs(&self, class: Class) -> bool {
         self.classes.contains(&class)
+    }
+
+    /// Whether that goes, too, which an identity assigns if it says anything of it: how the network is set up, and who may log in.
+    /// Without it a machine works on; of other classes it does not.
+    pub fn scrubs_assigned(&self, class: Class) -> bool {
+        matches!(class, Class::Network | Class::Ssh) && self.asked_for.contains(&class)
     }
 
     /// Whether the path is spared, or one inside it.

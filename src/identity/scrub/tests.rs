@@ -73,6 +73,22 @@ fn a_class_is_kept_or_scrubbed_as_asked() {
 }
 
 #[test]
+fn the_old_network_goes_only_if_it_is_asked_for_and_what_a_machine_needs_never() {
+    let files = [
+        "/etc/systemd/network/10-old.network",
+        "/root/.ssh/authorized_keys",
+        "/etc/hostname",
+        "/etc/machine-id",
+    ];
+    let (_dir, root) = tree(&files);
+    assert_eq!(scrub(&root, &Policy::another_machine()), Vec::<String>::new());
+    let all = Class::ALL.into_iter().fold(Policy::same_machine(), Policy::scrub);
+    let gone = ["remove /etc/systemd/network/10-old.network", "remove /root/.ssh/authorized_keys"];
+    assert_eq!(scrub(&root, &all), gone);
+    assert_eq!(scrub(&root, &all), Vec::<String>::new());
+}
+
+#[test]
 fn what_the_new_identity_writes_stays_in_a_directory_that_goes_otherwise() {
     let (dir, root) = tree(&["/var/lib/puppet/ssl/certs/old.pem", "/var/lib/puppet/ssl/certs/new.pem"]);
     let policy = Policy::another_machine().sparing(["/var/lib/puppet/ssl/certs/new.pem"]);

@@ -37,6 +37,8 @@ pub enum Sort {
     Certificate,
     /// A file that only the old machine may have.
     Secret,
+    /// A private key, whoever's.
+    PrivateKey,
 }
 
 impl Sort {
@@ -54,6 +56,7 @@ impl Sort {
             Self::Key => "SSH key",
             Self::Certificate => "certificate",
             Self::Secret => "secret",
+            Self::PrivateKey => "private key",
         }
     }
 }

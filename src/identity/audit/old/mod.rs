@@ -13,6 +13,8 @@ use crate::host::tree::Tree;
 use crate::identity::wanted::Identity;
 use crate::names::MacAddr;
 
+pub use read::configured_addresses;
+
 /// What a machine was known by. As JSON it is what `--old FILE` takes; every field but `version` may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

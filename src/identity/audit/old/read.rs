@@ -109,6 +109,20 @@ fn hosts(text: &str, names: &BTreeSet<String>) -> Vec<IpAddr> {
     text.lines().filter_map(own).filter(|address| is_own(*address)).collect()
 }
 
+/// Addresses that the network's configuration gives the machine: neither what it was lent, nor what its hosts file says.
+pub fn configured_addresses(tree: &dyn Tree) -> Result<BTreeSet<IpAddr>> {
+    let mut found = BTreeSet::new();
+    let is_set = |known: &Known| known.class == Class::Network && known.action == Action::Assign;
+    Table::shipped().places(tree, &homes(tree)?, &is_set, &mut |place| {
+        // What cannot be read gives nothing; an audit tells of it.
+        if let (true, Ok(Some(content))) = (is_set(place.known), tree.read(&place.path)) {
+            found.extend(addresses(&String::from_utf8_lossy(&content)));
+        }
+        Ok(Descend::Yes)
+    })?;
+    Ok(found)
+}
+
 /// Addresses that a line calls the machine's own: other lines name its gateway, its name servers, its networks.
 pub(super) fn addresses(text: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();

@@ -5,20 +5,23 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result};
-use flate2::read::MultiGzDecoder;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{MOST_LINKED, Worker, open, place};
 use crate::identity::audit::needles::{Data, Sort};
+use crate::identity::audit::packed::Packed;
+use crate::identity::audit::private::Scan;
 use crate::identity::audit::report::{Finding, MEND, Place, Verdict, class_of, shown};
 use crate::identity::audit::search::{Hit, Where};
-use crate::identity::audit::{pem, sqlite};
+use crate::identity::audit::{keystore, pem, sqlite};
+use crate::identity::initramfs;
 
 /// What a compressed file is looked into at most; one that holds more is said to.
 const MOST_UNPACKED: u64 = 512 << 20;
@@ -27,16 +30,7 @@ const MOST_UNPACKED: u64 = 512 << 20;
 const LARGEST_SECRET: u64 = 16 << 10;
 
 /// What a file begins with, if it is in a form that is not looked into.
-const CLOSED: [(&[u8], &str); 8] = [
-    (b"\xfd7zXZ\0", "packed with xz"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd"),
-    (b"BZh", "packed with bzip2"),
-    (b"\x04\x22\x4d\x18", "packed with lz4"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\xfe\xed\xfe\xed", "a Java key store: it opens with its password only"),
-    (b"\xce\xce\xce\xce", "a Java key store: it opens with its password only"),
-    (b"LUKS\xba\xbe", "an encrypted disk"),
-];
+const CLOSED: [(&[u8], &str); 2] = [(b"PK\x03\x04", "a zip archive"), (b"LUKS\xba\xbe", "an encrypted disk")];
 
 /// What was found in one file: where first, and how often.
 type Hits = BTreeMap<(Sort, String), (Hit, u64)>;
@@ -68,22 +62,35 @@ impl Worker<'_> {
         let length = file.read_at(&mut head, 0)?;
         let head = &head[..length];
         let mut hits = Hits::new();
+        let mut scan = self.shared.now.without_keys.then(|| Scan::of(path.as_os_str().as_bytes()));
         if size <= LARGEST_SECRET && !at.packaged && !at.newer {
             self.digests(&file, size, &mut hits)?;
         }
-        if head.starts_with(b"\x1f\x8b") {
-            self.gzip(&file, path, at, &mut hits)?;
-        } else {
-            if let Some(why) = closed(head, path).filter(|_| !at.packaged) {
+        let packed = Packed::of(head);
+        // What a package brought is nobody's, and kernels bring a thousand packed modules.
+        let to_unpack = packed.filter(|form| *form == Packed::Gzip || !at.packaged);
+        let unpacked = to_unpack.map(|form| self.packed(form, &file, path, at, &mut hits)).transpose()?;
+        // One that only seems to be packed holds what it holds.
+        if unpacked != Some(true) {
+            let locked =
+                keystore::pkcs12(head).map(|_| "a PKCS #12 key store: it opens with its password only");
+            let is_initial = initramfs::is_initramfs(Path::new(name)) && head.starts_with(b"0707");
+            let seen = is_initial && self.behind_archives(&file, path, at, &mut hits)?;
+            let initial = (is_initial && !seen).then_some("an initial filesystem, part of which is packed");
+            if let Some(why) = closed(head).or(locked).or(initial).filter(|_| !at.packaged) {
                 self.shared.unseen(path, why);
             }
-            self.plain(&file, &stat, at, &mut hits)?;
+            self.store(&file, size, path, at, &mut hits)?;
+            self.plain(&file, &stat, at, &mut scan, &mut hits)?;
             if let Some(page) = sqlite::page_size(head) {
                 self.database(&file, page, size, at, &mut hits)?;
             }
         }
+        if scan.is_some_and(|scan| scan.found()) {
+            self.shared.found(private_key(path));
+        }
         if !hits.is_empty() {
-            let text = is_text(&file)? || head.starts_with(b"\x1f\x8b");
+            let text = is_text(&file)? || unpacked == Some(true);
             for (hit, count) in hits.into_values() {
                 self.shared.found(finding(path, &hit, count, text));
             }
@@ -130,7 +137,14 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn plain(&mut self, file: &File, stat: &Stat, at: Where, hits: &mut Hits) -> Result<()> {
+    fn plain(
+        &mut self,
+        file: &File,
+        stat: &Stat,
+        at: Where,
+        scan: &mut Option<Scan>,
+        hits: &mut Hits,
+    ) -> Result<()> {
         let size = stat.st_size as u64;
         // Where nothing was ever written there is nothing to be found; a block is 512 bytes here (stat(2)).
         let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
@@ -145,7 +159,7 @@ impl Worker<'_> {
             };
             let mut source = file.try_clone()?;
             source.seek(SeekFrom::Start(from))?;
-            let mut part = source.take(to - from);
+            let mut part = Overheard { source: source.take(to - from), scan };
             self.looked.bytes +=
                 self.shared
                     .finder
@@ -155,17 +169,64 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn gzip(&mut self, file: &File, path: &Path, at: Where, hits: &mut Hits) -> Result<()> {
-        let mut unpacked = MultiGzDecoder::new(file).take(MOST_UNPACKED);
-        let done = self.shared.finder.stream(&mut unpacked, 0, at, &mut self.buffer, &mut |hit| {
-            note(hits, hit, Some("gzip"));
+    /// What was packed; whether it could be read to its end, or as far as anything is.
+    fn packed(&mut self, form: Packed, file: &File, path: &Path, at: Where, hits: &mut Hits) -> Result<bool> {
+        let done = form.reader(file).and_then(|reader| {
+            let mut unpacked = reader.take(MOST_UNPACKED);
+            let done = self.shared.finder.stream(&mut unpacked, 0, at, &mut self.buffer, &mut |hit| {
+                note(hits, hit, Some(form.name()));
+            });
+            if unpacked.limit() == 0 {
+                self.shared.unseen(path, format!("looked into no further than {} MiB", MOST_UNPACKED >> 20));
+            }
+            done
         });
         match done {
-            Ok(bytes) => self.looked.bytes += bytes,
-            Err(error) => self.shared.unseen(path, format!("damaged, or no gzip after all: {error}")),
+            Ok(bytes) => {
+                self.looked.bytes += bytes;
+                Ok(true)
+            }
+            Err(error) => {
+                let why = format!("damaged, too large, or no {} after all: {error}", form.name());
+                self.shared.unseen(path, why);
+                Ok(false)
+            }
         }
-        if unpacked.limit() == 0 {
-            self.shared.unseen(path, format!("looked into no further than {} MiB", MOST_UNPACKED >> 20));
+    }
+
+    /// What an initial filesystem has packed behind archives that are not, such as microcode; whether it could be read.
+    fn behind_archives(&mut self, file: &File, path: &Path, at: Where, hits: &mut Hits) -> Result<bool> {
+        let begins = match initramfs::packed_at(file) {
+            Ok(Some(begins)) => begins,
+            Ok(None) => return Ok(true),
+            Err(_) => return Ok(false),
+        };
+        let mut head = [0; 16];
+        let length = file.read_at(&mut head, begins)?;
+        let Some(form) = Packed::of(&head[..length]) else { return Ok(false) };
+        let mut source = file;
+        source.seek(SeekFrom::Start(begins))?;
+        self.packed(form, file, path, at, hits)
+    }
+
+    /// A store of keys: its certificates, where they can be seen.
+    fn store(&mut self, file: &File, size: u64, path: &Path, at: Where, hits: &mut Hits) -> Result<()> {
+        let mut head = [0; 64];
+        let length = file.read_at(&mut head, 0)?;
+        if keystore::jks(&head[..length]).is_none() {
+            return Ok(());
+        }
+        let (finder, shared) = (self.shared.finder, self.shared);
+        let bytes = self.whole(file, size)?;
+        if let Some(store) = keystore::jks(bytes) {
+            for certificate in &store.certificates {
+                // Its place among the bytes that were read.
+                let offset = certificate.as_ptr().addr().saturating_sub(bytes.as_ptr().addr()) as u64;
+                finder.der("JKS", certificate, (offset, 1), at, &mut |hit| note(hits, hit, None));
+            }
+            if !store.whole {
+                shared.unseen(path, "a Java key store that is damaged, or too large to be read to its end");
+            }
         }
         Ok(())
     }
@@ -193,6 +254,35 @@ impl Worker<'_> {
             hits.entry(key).or_insert(hit);
         }
         Ok(())
+    }
+}
+
+/// What is read for one search is heard by the other.
+struct Overheard<'s, R> {
+    source: R,
+    scan: &'s mut Option<Scan>,
+}
+
+impl<R: Read> Read for Overheard<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if let Some(scan) = self.scan {
+            scan.feed(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+fn private_key(path: &Path) -> Finding {
+    Finding {
+        class: class_of(Sort::PrivateKey),
+        verdict: Verdict::Suspect,
+        path: shown(path),
+        place: None,
+        found: "a private key, which all that is made of this would share".to_owned(),
+        sort: Some(Sort::PrivateKey),
+        count: 1,
+        mend: MEND.to_owned(),
     }
 }
 
@@ -249,15 +339,6 @@ fn is_text(file: &File) -> Result<bool> {
     Ok(memchr::memchr(0, &head[..length]).is_none())
 }
 
-fn closed(head: &[u8], path: &Path) -> Option<&'static str> {
-    if let Some((_, why)) = CLOSED.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Some(why);
-    }
-    let extension = path.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
-    if head.starts_with(b"\x30") && ["p12", "pfx"].iter().any(|known| extension == *known) {
-        return Some("a PKCS #12 key store: it opens with its password only");
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let initial = name.starts_with("initrd") || name.starts_with("initramfs");
-    (initial && head.starts_with(b"0707")).then_some("an initial filesystem, part of which is packed")
+fn closed(head: &[u8]) -> Option<&'static str> {
+    CLOSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, why)| *why)
 }
