@@ -6,8 +6,9 @@ use anyhow::{Result, anyhow};
 use clap::{CommandFactory, Parser};
 
 use super::{Cli, Command, Ending, Exit};
+use crate::host::refused::Refused;
 use crate::progress::Progress;
-use crate::remote::{self, Address, Order, Refused, Wants};
+use crate::remote::{self, Address, Order, Wants};
 
 const HEADING: &str = "On another box";
 

@@ -6,6 +6,7 @@ pub mod clone;
 pub mod console;
 pub mod doctor;
 pub mod down;
+mod ending;
 pub mod enter;
 pub mod events;
 pub mod gc;
@@ -41,6 +42,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
+pub(crate) use self::ending::refusal;
+pub use self::ending::{Ending, Exit};
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions};
 use crate::console::client;
@@ -144,51 +147,6 @@ pub enum Command {
     #[command(hide = true)]
     Unit(unit::Args),
 }
-
-/// How a command ended; the numbers are a promise to scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Done = 0,
-    /// Failed; nothing was changed, or all was undone.
-    Failed = 1,
-    /// Wrong usage or configuration.
-    Usage = 2,
-    /// Differs, not ready, or timed out waiting.
-    Differs = 3,
-    /// Refused for safety.
-    Refused = 4,
-    /// Failed half way; the message says what is left.
-    HalfWay = 5,
-    /// A unit's process that must not be tried again: what is wrong only people can mend (EX_CONFIG of sysexits.h, which is
-    /// how systemd shows it).
-    Config = 78,
-}
-
-/// An error that is more than a failure: it knows how the process must end.
-#[derive(Debug)]
-pub struct Ending {
-    /// How.
-    pub exit: Exit,
-    /// What to say; empty if all is said.
-    pub message: String,
-}
-
-impl Ending {
-    /// As an error that `run` understands.
-    pub fn error(exit: Exit, message: impl Into<String>) -> anyhow::Error {
-        anyhow::Error::new(Self { exit, message: message.into() })
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Ending {}
 
 /// Another command may be about to end.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -339,7 +297,7 @@ pub fn run(cli: &Cli, words: &[OsString]) -> Result<u8> {
     }
     match &cli.command {
         Command::Hosted(args) => hosted::run(args),
-        _ => run_here(cli, progress).map(|exit| exit as u8),
+        _ => run_here(cli, progress).map(|exit| exit as u8).map_err(refusal),
     }
 }
 

@@ -35,6 +35,7 @@ pub use far::{SILENCE, run as run_here};
 pub use shared::leftovers;
 pub use words::decode;
 
+use crate::host::refused::Refused;
 use crate::names::Bytes;
 use crate::progress::Progress;
 use connection::Connection;
@@ -80,18 +81,6 @@ pub struct Wants {
     /// It reads its standard input.
     pub input: bool,
 }
-
-/// Why nothing was run there; a caller tells it from a failure.
-#[derive(Debug)]
-pub struct Refused(pub String);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// Runs the command there; its exit status. Without a gridgate of this version there, the error is a [`Refused`] unless the
 /// user agrees to a copy.
