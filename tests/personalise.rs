@@ -67,6 +67,10 @@ impl Box {
     }
 
     fn filesystem_of(&self, tree: &Path, at: u64) -> Option<PathBuf> {
+        self.filesystem_like(&["-t", "ext4"], tree, at)
+    }
+
+    fn filesystem_like(&self, form: &[&str], tree: &Path, at: u64) -> Option<PathBuf> {
         if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
             eprintln!("skipped: loop devices need root");
             return None;
@@ -74,7 +78,8 @@ impl Box {
         let (disk, part) = (self.path("disk"), self.path("part"));
         fs::File::create(&part).unwrap().set_len(32 << 20).unwrap();
         let made = Command::new("mke2fs")
-            .args(["-q", "-t", "ext4", "-U", "11111111-2222-3333-4444-555555555555", "-d"])
+            .args(form)
+            .args(["-q", "-U", "11111111-2222-3333-4444-555555555555", "-d"])
             .args([tree, &part])
             .status();
         assert!(made.unwrap().success());
@@ -87,7 +92,8 @@ impl Box {
 
 fn inside(disk: &Path, path: &str) -> String {
     let ran = Command::new("debugfs").arg("-R").arg(format!("cat {path}")).arg(disk).output().unwrap();
-    String::from_utf8(ran.stdout).unwrap()
+    // Of a file that is in its inode, all the room is shown.
+    String::from_utf8(ran.stdout).unwrap().trim_end_matches('\0').to_owned()
 }
 
 const SOMEBODY: [&str; 8] = [
@@ -125,6 +131,43 @@ fn a_tree_becomes_a_machine_without_root_and_a_second_run_touches_nothing_not_ev
     let again = here.gridgate(&args);
     assert!(again.err.contains("wn7.example.org: nothing had to be changed"), "{again:?}");
     assert_eq!(times(), before);
+}
+
+#[test]
+fn an_address_of_the_old_machine_that_stays_is_told_of_and_goes_when_it_is_asked_for() {
+    let here = Box::new();
+    let tree = here.tree("tree");
+    let interfaces = tree.join("etc/network/interfaces");
+    let old = "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet static\n  address 192.0.2.99/24\n";
+    fs::create_dir_all(tree.join("etc/systemd/network")).unwrap();
+    fs::write(tree.join("etc/systemd/network/10-old.link"), "[Match]\nMACAddress=52:54:00:00:00:63\n")
+        .unwrap();
+    let args = |more: &[&'static str]| {
+        [&["personalise", "--tree", tree.to_str().unwrap()], &SOMEBODY[..4], more].concat()
+    };
+    // One that is lent goes with its lease.
+    fs::create_dir_all(tree.join("var/lib/dhcp")).unwrap();
+    fs::write(tree.join("var/lib/dhcp/dhclient.leases"), "lease {\n  fixed-address 192.0.2.98;\n}\n")
+        .unwrap();
+    fs::write(tree.join("etc/hosts"), "192.0.2.98 oldname\n").unwrap();
+    fs::write(&interfaces, "auto eth0\niface eth0 inet dhcp\n").unwrap();
+    let lent = here.gridgate(&args(&["--diff"]));
+    assert!(lent.status == 3 && !lent.err.contains("192.0.2.98"), "{lent:?}");
+
+    fs::write(&interfaces, old).unwrap();
+    let told = "no address was given, and it keeps 192.0.2.99 of the machine that it was\nhint: --address";
+    let shown = here.gridgate(&args(&["--diff"]));
+    assert!(shown.status == 3 && shown.err.contains(told), "{shown:?}");
+    let ran = here.gridgate(&args(&[]));
+    assert!(ran.status == 0 && ran.err.contains(told), "{ran:?}");
+    assert_eq!(fs::read_to_string(&interfaces).unwrap(), old);
+    // It is that machine by now, and the advice still holds.
+    for said in ["2 files changed", "nothing had to be changed"] {
+        let ran = here.gridgate(&args(&["--scrub", "network"]));
+        assert!(ran.status == 0 && ran.err.contains(said) && !ran.err.contains("192.0.2.99"), "{ran:?}");
+    }
+    assert_eq!(fs::read_to_string(&interfaces).unwrap(), "auto lo\niface lo inet loopback\n");
+    assert!(!tree.join("etc/systemd/network/10-old.link").exists());
 }
 
 #[test]
@@ -172,24 +215,36 @@ fn a_disk_becomes_a_guest_with_its_uuid_and_all_that_names_it() {
 
 #[test]
 fn a_disk_is_personalised_without_a_mount_as_it_is_with_one() {
-    let here = Box::new();
-    let Some(disk) = here.filesystem(0) else { return };
-    let other = here.path("other");
-    fs::copy(&disk, &other).unwrap();
-    let run = |disk: &Path, extra: &[&str]| {
-        let mut args = vec!["personalise", "--disk", disk.to_str().unwrap(), "--as", "ce"];
-        args.extend(extra);
-        here.gridgate(&args)
-    };
-    assert_eq!(run(&disk, &["--offline"]).status, 0);
-    assert_eq!(run(&other, &[]).status, 0);
-    for disk in [&disk, &other] {
-        let again = run(disk, &["--diff"]);
-        assert_eq!((again.status, again.out.as_str()), (0, ""), "{again:?}");
-        assert_eq!(run(disk, &["--diff", "--offline"]).status, 0);
-    }
-    for path in ["/etc/hostname", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key", "/etc/network/interfaces"] {
-        assert_eq!(inside(&disk, path), inside(&other, path), "{path}");
+    for form in [
+        &["-t", "ext4"][..],
+        &["-t", "ext3", "-I", "128"],
+        &["-t", "ext2", "-I", "128", "-b", "1024"],
+        &["-t", "ext4", "-O", "inline_data", "-I", "256"],
+    ] {
+        let here = Box::new();
+        let Some(disk) = here.filesystem_like(form, &here.tree("tree"), 0) else { return };
+        let other = here.path("other");
+        fs::copy(&disk, &other).unwrap();
+        let run = |disk: &Path, extra: &[&str]| {
+            let mut args = vec!["personalise", "--disk", disk.to_str().unwrap(), "--as", "ce"];
+            args.extend(extra);
+            here.gridgate(&args)
+        };
+        let ran = run(&disk, &["--offline"]);
+        assert_eq!(ran.status, 0, "{form:?}: {ran:?}");
+        assert_eq!(run(&other, &[]).status, 0, "{form:?}");
+        for disk in [&disk, &other] {
+            let again = run(disk, &["--diff"]);
+            assert_eq!((again.status, again.out.as_str()), (0, ""), "{form:?}: {again:?}");
+            assert_eq!(run(disk, &["--diff", "--offline"]).status, 0, "{form:?}");
+            let check = Command::new("e2fsck").arg("-fn").arg(disk).output().unwrap();
+            assert!(check.status.success(), "{form:?}: {check:?}");
+        }
+        for path in
+            ["/etc/hostname", "/etc/fstab", "/etc/ssh/ssh_host_ed25519_key", "/etc/network/interfaces"]
+        {
+            assert_eq!(inside(&disk, path), inside(&other, path), "{form:?}: {path}");
+        }
     }
 }
 
@@ -241,7 +296,8 @@ fn one_partition_of_a_disk_becomes_a_machine_and_the_rest_of_the_disk_stays() {
         guessed.status == 1 && guessed.err.contains("hint: --partition N, one of 1 (32M)"),
         "{guessed:?}"
     );
-    let ran = here.gridgate(&["personalise", "--disk", disk_name, "--partition", "1", "--as", "ce"]);
+    let command = ["personalise", "--disk", disk_name, "--partition", "1", "--as", "ce", "--keep-disk-ids"];
+    let ran = here.gridgate(&command);
     assert_eq!(ran.status, 0, "{ran:?}");
     let all = fs::read(&disk).unwrap();
     assert!(all[..1 << 20] == head[..]);
@@ -297,4 +353,25 @@ fn a_guests_disk_is_not_changed_behind_its_back() {
     let disk = here.path("state/guests/ui/disk");
     let ran = here.gridgate(&["personalise", "--disk", disk.to_str().unwrap(), "--as", "ce"]);
     assert!(ran.status == 4 && ran.err.contains("is the disk of guest 'ui'"), "{ran:?}");
+}
+
+#[test]
+fn a_label_made_of_the_old_name_follows_with_what_finds_the_filesystem_by_it_in_both_engines() {
+    for engine in [None, Some("--offline")] {
+        let here = Box::new();
+        let tree = here.tree("tree");
+        fs::write(tree.join("etc/fstab"), "LABEL=oldname-root / ext4 defaults 0 1\n").unwrap();
+        let Some(disk) = here.filesystem_of(&tree, 0) else { return };
+        assert!(Command::new("e2label").arg(&disk).arg("oldname-root").status().unwrap().success());
+        let mut args = vec!["personalise", "--disk", disk.to_str().unwrap()];
+        args.extend(SOMEBODY);
+        args.extend(engine);
+        let ran = here.gridgate(&args);
+        assert_eq!(ran.status, 0, "{}", ran.err);
+        let label = Command::new("e2label").arg(&disk).output().unwrap();
+        assert_eq!(String::from_utf8(label.stdout).unwrap(), "wn7-root\n");
+        assert_eq!(inside(&disk, "/etc/fstab"), "LABEL=wn7-root / ext4 defaults 0 1\n");
+        let again = here.gridgate(&args);
+        assert!(again.err.contains("nothing had to be changed"), "{}", again.err);
+    }
 }

@@ -12,7 +12,7 @@ use crate::identity::keys::{self, KeyType};
 
 /// What the filesystem has; what it has not, or what cannot be used, is drawn.
 pub fn from_tree(tree: &dyn Tree, machine: &str, uuid: Option<[u8; 16]>) -> Result<Assigned> {
-    let mut assigned = Assigned::draw(machine)?;
+    let mut assigned = Assigned { keeps_disk_ids: true, ..Assigned::draw(machine)? };
     let found = Found::look(tree)?;
     if let Some(id) = found.machine_id.filter(|id| is_machine_id(id)) {
         assigned.machine_id = id;
@@ -58,7 +58,7 @@ mod tests {
         let mut identity = identity(0);
         Plan::make(&root, &mut identity, None, &Scrubbing::default()).unwrap().apply(&root).unwrap();
         let adopted = from_tree(&root, "ce", Some(identity.assigned.filesystem_uuid)).unwrap();
-        assert!(adopted == identity.assigned);
+        assert!(adopted == Assigned { keeps_disk_ids: true, ..identity.assigned });
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Assigned {
     /// Further private host keys, in the same format: those that the guest's sshd was found to want.
     #[serde(default)]
     pub host_keys: BTreeMap<KeyType, String>,
+    /// The disk's other ids were taken over with the rest, and stay.
+    #[serde(default)]
+    pub keeps_disk_ids: bool,
 }
 
 impl std::fmt::Debug for Assigned {
@@ -46,6 +49,7 @@ impl Assigned {
             filesystem_uuid: version_4(keys::random()?),
             host_key_ed25519: keys::new_ed25519(&format!("root@{name}"))?,
             host_keys: BTreeMap::new(),
+            keeps_disk_ids: false,
         })
     }
 
@@ -53,7 +57,8 @@ impl Assigned {
     pub(crate) fn nothing() -> Self {
         let (machine_id, host_key_ed25519) = (String::new(), String::new());
         let host_keys = BTreeMap::new();
-        Self { version: VERSION, machine_id, filesystem_uuid: [0; 16], host_key_ed25519, host_keys }
+        let (version, filesystem_uuid, keeps_disk_ids) = (VERSION, [0; 16], false);
+        Self { version, machine_id, filesystem_uuid, host_key_ed25519, host_keys, keeps_disk_ids }
     }
 
     /// Draws keys of further types, as far as it has none of them yet. Whether there is something new to be kept.

@@ -12,13 +12,14 @@ use crate::identity::found::Found;
 use crate::identity::keys::KeyType;
 use crate::identity::names::{self, hosts};
 use crate::identity::wanted::Identity;
-use crate::identity::{ids, network, ssh};
+use crate::identity::{ids, label, network, ssh};
 
 /// Every edit that makes the filesystem that machine. Applying them twice changes nothing the second time: what is random
 /// is either kept by the host or written only into a filesystem that is not this machine's yet. Host keys are written of the
 /// types in `keys`, as far as the identity has them.
 pub fn edits(identity: &Identity, found: &Found, tree: &dyn Tree, keys: &[KeyType]) -> Result<Vec<Edit>> {
-    let mut edits = names::edits(identity, found, tree)?;
+    let mut edits = label::edits(identity, found, tree)?;
+    edits.extend(names::edits(identity, found, tree)?);
     edits.extend(network::render(identity, &found.network).edits);
     if !identity.ntp.is_empty() {
         let servers = identity.ntp.join(" ");
@@ -39,76 +40,27 @@ pub fn digest(site: &Site, guest: &Guest) -> String {
     let mut text = format!("2\n{}\n{}\n", hosts(&identity), identity.ntp.join(" "));
     let _ = writeln!(text, "{:?} {:?} {:?}", identity.interfaces, identity.dns, identity.search);
     let _ = writeln!(text, "{}", site.admin_keys.join("\n"));
+    for provided in &guest.provided {
+        let _ = writeln!(text, "{:?} {:?}", provided.kind, provided.blake3);
+    }
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::config::interface::Interface;
-    use crate::config::site::{BackendChoice, Network, NetworkMode, ReadyCheck};
+    use crate::config::described::loaded;
     use crate::host::root::Root;
     use crate::names::Bytes;
-    use std::time::Duration;
 
     pub(crate) fn site() -> Site {
-        let guest = |name: &str, last: u8| Guest {
-            name: name.parse().unwrap(),
-            role: name.to_owned(),
-            description: String::new(),
-            backend: BackendChoice::Auto,
-            image: "debian-12".parse().unwrap(),
-            profile: "base".to_owned(),
-            memory_bytes: Bytes(256 << 20),
-            cpus: 1,
-            disk_bytes: Bytes(2 << 30),
-            fqdn: format!("{name}.example.org"),
-            network: "lan".parse().unwrap(),
-            address: format!("10.77.0.{last}").parse().unwrap(),
-            prefix: 24,
-            gateway: Some("10.77.0.1".parse().unwrap()),
-            mac: format!("52:54:00:00:00:{last}").parse().unwrap(),
-            interfaces: vec![Interface::first(
-                format!("52:54:00:00:00:{last}").parse().unwrap(),
-                format!("10.77.0.{last}/24").parse().unwrap(),
-                Some("10.77.0.1".parse().unwrap()),
-            )],
-            search: vec!["example.org".to_owned()],
-            after: Vec::new(),
-            needs: Vec::new(),
-            ready: vec![ReadyCheck::Login],
-            ready_timeout: Duration::from_secs(60),
-            stop_timeout: Duration::from_secs(30),
-            autostart: true,
-            console_log_bytes: Bytes(1 << 20),
-            console_record: false,
-            console_watch: Vec::new(),
-            kernel_args: String::new(),
-            supervision: Default::default(),
-            limits: Default::default(),
-            variables: Default::default(),
-            features: Vec::new(),
-        };
-        Site {
-            name: "site-a".parse().unwrap(),
-            description: String::new(),
-            domain: "example.org".to_owned(),
-            dns: vec!["10.77.0.2".parse().unwrap()],
-            ntp: Vec::new(),
-            admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
-            admin_group: None,
-            variables: Default::default(),
-            networks: vec![Network {
-                name: "lan".parse().unwrap(),
-                mode: NetworkMode::Rehearsal,
-                bridge: "gg0".parse().unwrap(),
-                uplink: None,
-                subnet: "10.77.0.0/24".parse().unwrap(),
-                gateway: Some("10.77.0.1".parse().unwrap()),
-            }],
-            guests: vec![guest("ce", 10), guest("se", 11)],
-            dir: "/nowhere".into(),
-        }
+        let described = "name = 'site-a'\ndomain = 'example.org'\ndns = ['10.77.0.2']\n\
+            [networks.lan]\nmode = 'rehearsal'\nbridge = 'gg0'\nsubnet = '10.77.0.0/24'\ngateway = '10.77.0.1'\n\
+            [defaults]\nprofile = 'base'\nmemory = '256M'\ndisk = '2G'\n";
+        let guest = |last: u8| format!("address = '10.77.0.{last}'\nmac = '52:54:00:00:00:{last}'\n");
+        let files =
+            [("site.toml", described), ("guests/ce.toml", &guest(10)), ("guests/se.toml", &guest(11))];
+        Site { admin_keys: vec!["ssh-ed25519 AAAA admin".to_owned()], ..loaded(&files) }
     }
 
     pub(crate) fn identity(at: usize) -> Identity {

@@ -1,5 +1,6 @@
 //! Puts an identity into a filesystem and remembers what was put there.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,16 +12,17 @@ use crate::host::Host;
 use crate::host::filesystem::Shape;
 use crate::host::root::Change;
 use crate::host::tree::Tree;
-use crate::identity::audit::Old;
+use crate::identity::audit::{Old, configured_addresses};
 use crate::identity::edit::Edit;
 use crate::identity::edits::{digest, edits};
+use crate::identity::filesystem::Where;
 use crate::identity::found::Found;
 use crate::identity::known::{self, Class, Known};
 use crate::identity::network::{self, Note};
 use crate::identity::scrub::{self, Policy};
 use crate::identity::selinux::Labelled;
 use crate::identity::wanted::Identity;
-use crate::identity::{assigned, filesystem, registry, ssh};
+use crate::identity::{assigned, filesystem, provided, registry, seal, ssh};
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::profile::record::{self, Compiled};
@@ -66,7 +68,8 @@ pub fn disk(
     let assigned = assigned::load_or_draw(host, paths, &guest.name).with_context(what)?;
     registry::check(host, paths, guest.name.as_str(), &assigned).with_context(what)?;
     let site_key = assigned::site_key(host, paths, site.name.as_str()).with_context(what)?;
-    let mut identity = Identity::of(site, guest, assigned, &site_key);
+    let provided = provided::read(host, guest).with_context(what)?;
+    let mut identity = Identity::of(site, guest, assigned, &site_key).with_provided(provided);
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: true };
     let mut done = Personalisation::default();
     let document = record::wanted(site, guest).with_context(what)?;
@@ -85,7 +88,7 @@ pub fn disk(
         let labelled = Labelled::new(root)?;
         done = plan.apply(&labelled)?;
         done.changed.extend(compiled.replace_by(&labelled, &document)?);
-        Ok(())
+        provided::hand_over(&identity, &labelled, &mut done)
     })
     .with_context(what)?;
     compiled.keep(host, paths, &guest.name).with_context(what)?;
@@ -148,12 +151,25 @@ impl Plan {
         let keys = ssh::wanted_types(tree)?;
         let drawn = identity.assigned.complete(&keys, &identity.hostname)?;
         let mut assigns = edits(identity, &found, tree, &keys)?;
-        if let Some(old) = uuid {
-            assigns.extend(filesystem::edits(tree, old, identity.assigned.filesystem_uuid)?);
-        }
+        let provided = provided::render(identity, tree)?;
+        assigns.extend(provided.edits);
+        let uuids = uuid.map(|old| (old, identity.assigned.filesystem_uuid));
+        let renamed = filesystem::renamed(uuids, &identity.disk_ids);
+        assigns.extend(filesystem::renames(tree, &renamed, Where::Root)?);
+        let packed = filesystem::packed_renames(tree, &renamed, Where::Root)?;
+        assigns.extend(packed.edits);
         let is_same = found.machine_id.as_deref() == Some(identity.assigned.machine_id.as_str());
-        let policy = scrubbing.policy(is_same).sparing(assigns.iter().map(Edit::path));
+        let policy = scrubbing.policy(is_same);
+        if identity.interfaces.is_empty() && policy.scrubs_assigned(Class::Network) {
+            assigns.extend(seal::loopback_alone(tree)?);
+        }
+        let policy = policy.sparing(assigns.iter().map(Edit::path).chain([Path::new(seal::INTERFACES)]));
         let mut edits = scrub::edits(tree, &policy, &scrubbing.extra)?;
+        // What is going to be removed need not follow.
+        let is_left = |edit: &Edit| edits.iter().all(|other| other.path() != edit.path());
+        let of_lvm = filesystem::of_lvm(tree, &identity.disk_ids)?;
+        let of_lvm: Vec<Edit> = of_lvm.into_iter().filter(is_left).collect();
+        edits.extend(of_lvm);
         // By its machine-id a filesystem is known to be the machine, and nothing is scrubbed any more: it comes when all
         // else is done.
         let (last, first): (Vec<Edit>, Vec<Edit>) =
@@ -163,7 +179,12 @@ impl Plan {
         // A fresh clone of a sealed image was nobody.
         let old =
             if is_same { None } else { Some(Old::from_tree(tree)?).filter(|old| *old != Old::default()) };
-        let notes = network::render(identity, &found.network).notes;
+        let mut notes = network::render(identity, &found.network).notes;
+        if !is_same && identity.interfaces.is_empty() && !policy.scrubs_assigned(Class::Network) {
+            notes.extend(configured_addresses(tree)?.first().map(address_stays));
+        }
+        notes.extend(provided.notes);
+        notes.extend(packed.closed.iter().map(|closed| Note(closed.to_string())));
         Ok(Self { edits, notes, old, drawn })
     }
 
@@ -177,6 +198,15 @@ impl Plan {
         }
         Ok(done)
     }
+}
+
+/// An identity that says nothing of the network leaves the old machine's: right for one that asks for its address, and a second
+/// machine of one address otherwise.
+fn address_stays(address: &IpAddr) -> Note {
+    Note(format!(
+        "no address was given, and it keeps {address} of the machine that it was\nhint: --address gives it one of its own, --scrub \
+         network takes the old one away"
+    ))
 }
 
 /// Brings the guest's disk to stable storage, if that was not done yet. Writing 300 MB out takes longer than making

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::config::interface::Interface;
 use crate::config::site::{Guest, Site};
 use crate::identity::assigned::Assigned;
+use crate::identity::provided::ProvidedFile;
 
 /// Everything that makes an installed system itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,10 @@ pub struct Identity {
     pub ntp: Vec<String>,
     /// Public keys that may log in as root, the site's own first; none: whoever may, still may.
     pub authorized_keys: Vec<String>,
+    /// Keys and certificates that the site has for it.
+    pub provided: Vec<ProvidedFile>,
+    /// Old and new ids of the disk around its root filesystem, as files name them.
+    pub disk_ids: Vec<(String, String)>,
     /// What is drawn once and kept.
     pub assigned: Assigned,
 }
@@ -41,7 +46,8 @@ pub struct HostLine {
 }
 
 impl Identity {
-    /// The identity of a guest of a site. `site_key` is the public line of the site's own key.
+    /// The identity of a guest of a site, without what has to be read for it ([`Identity::with_provided`]). `site_key` is the
+    /// public line of the site's own key.
     pub fn of(site: &Site, guest: &Guest, assigned: Assigned, site_key: &str) -> Self {
         let keys = std::iter::once(site_key).chain(site.admin_keys.iter().map(String::as_str));
         Self {
@@ -54,8 +60,15 @@ impl Identity {
             search: guest.search.clone(),
             ntp: site.ntp.clone(),
             authorized_keys: keys.map(str::to_owned).collect(),
+            provided: Vec::new(),
+            disk_ids: Vec::new(),
             assigned,
         }
+    }
+
+    /// The same, with what the site has for it.
+    pub fn with_provided(self, provided: Vec<ProvidedFile>) -> Self {
+        Self { provided, ..self }
     }
 }
 

@@ -2,7 +2,11 @@
 //! command comes to an end with a result that is right or an error that says what is in the way.
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
+#[path = "../support/described.rs"]
+mod described;
 mod disks;
+#[path = "../support/loops.rs"]
+mod loops;
 mod races;
 mod traps;
 
@@ -11,41 +15,23 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gridgate::config::interface::{Automatic, Interface, InterfaceKind};
+use described::loaded;
 use gridgate::host::root::Root;
 use gridgate::host::tree::Tree;
 use gridgate::identity::assigned::Assigned;
 use gridgate::identity::edit::Edit;
 use gridgate::identity::personalise::{Personalisation, Plan, Scrubbing};
-use gridgate::identity::wanted::{HostLine, Identity};
+use gridgate::identity::wanted::Identity;
 
 /// Far longer than any of this takes on a busy machine, and far shorter than without end.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn identity() -> Identity {
-    let names = vec!["wn7.example.org".to_owned(), "wn7".to_owned()];
-    Identity {
-        hostname: "wn7".to_owned(),
-        fqdn: "wn7.example.org".to_owned(),
-        domain: "example.org".to_owned(),
-        hosts: vec![HostLine { address: "192.0.2.7".parse().unwrap(), names }],
-        interfaces: vec![Interface {
-            name: "net0".parse().unwrap(),
-            kind: InterfaceKind::Ethernet,
-            mac: Some("52:54:00:00:00:07".parse().unwrap()),
-            addresses: vec!["192.0.2.7/24".parse().unwrap()],
-            gateways: vec!["192.0.2.1".parse().unwrap()],
-            automatic: Automatic::default(),
-            routes: Vec::new(),
-            mtu: None,
-            network: None,
-        }],
-        dns: vec!["192.0.2.2".parse().unwrap()],
-        search: vec!["example.org".to_owned()],
-        ntp: vec!["192.0.2.3".to_owned()],
-        authorized_keys: vec!["ssh-ed25519 AAAA admin".to_owned()],
-        assigned: Assigned::draw("wn7").unwrap(),
-    }
+    let described = "name = 's'\ndomain = 'example.org'\ndns = ['192.0.2.2']\nntp = ['192.0.2.3']\n\
+        [networks.lan]\nmode = 'isolated'\nsubnet = '192.0.2.0/24'\ngateway = '192.0.2.1'\n";
+    let guest = "address = '192.0.2.7'\nmac = '52:54:00:00:00:07'\n";
+    let site = loaded(&[("site.toml", described), ("guests/wn7.toml", guest)]);
+    Identity::of(&site, &site.guests[0], Assigned::draw("wn7").unwrap(), "ssh-ed25519 AAAA admin")
 }
 
 /// A guest with every file that is changed only where there is one, beside a directory that is none of its business.

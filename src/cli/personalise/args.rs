@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::cli::{Ending, Exit};
 use crate::config::interface::{Automatic, Interface, first_name};
+use crate::host::lvm::VolumeName;
 use crate::identity::assigned::Assigned;
 use crate::identity::known::Class;
 use crate::identity::personalise::Scrubbing;
@@ -28,6 +29,7 @@ const OLD: &str = "What is there of an old machine";
 /// `personalise ui --as wn` turns the disk of guest ui into that of guest wn, which must have none yet.
 #[derive(Debug, Clone, ClapArgs)]
 #[command(group = ArgGroup::new("target").required(true).args(["guest", "disk", "tree", "image"]))]
+#[command(group = ArgGroup::new("part").args(["partition", "volume"]))]
 pub struct Args {
     /// A guest of the site: its own disk
     #[arg(value_name = "GUEST")]
@@ -38,6 +40,9 @@ pub struct Args {
     /// The partition of the disk with the root filesystem
     #[arg(long, value_name = "N", requires = "disk", help_heading = WHAT)]
     pub partition: Option<u32>,
+    /// The logical volume of the disk with the root filesystem, where it is one of LVM
+    #[arg(long, value_name = "GROUP/VOLUME", requires = "disk", help_heading = WHAT)]
+    pub volume: Option<VolumeName>,
     /// Edit the disk without mounting it: ext4 alone; this is how it is done where the user is not root
     #[arg(long, conflicts_with_all = ["tree", "guest"], help_heading = WHAT)]
     pub offline: bool,
@@ -77,6 +82,9 @@ pub struct Args {
     /// Draw a new machine-id, new host keys and a new UUID
     #[arg(long, help_heading = WHO)]
     pub new_identity: bool,
+    /// Leave the ids of the partition table, of LVM and of the disk's other partitions and volumes
+    #[arg(long, requires = "part", help_heading = WHO)]
+    pub keep_disk_ids: bool,
     /// Show what would change, file by file, and change nothing; exit 3 if anything would
     #[arg(long)]
     pub diff: bool,
@@ -124,6 +132,8 @@ impl Args {
             search: Some(domain.clone()).into_iter().filter(|domain| !domain.is_empty()).collect(),
             ntp: self.ntp.clone(),
             authorized_keys: Vec::new(),
+            provided: Vec::new(),
+            disk_ids: Vec::new(),
             assigned: Assigned::draw(&hostname)?,
             hostname,
             fqdn,

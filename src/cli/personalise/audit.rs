@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::Args;
 use super::who::{Draw, Who};
+use super::{Args, around};
 use crate::cli::{Context, Exit, print, print_json};
 use crate::host::files::Files;
 use crate::host::root::Root;
@@ -50,10 +50,16 @@ pub(super) fn run(target: &Target, who: Option<&Who<'_>>, args: &Args, context: 
         Ok(())
     };
     target.look_at_root(&context.host, work).with_context(|| format!("looking at '{target}'"))?;
-    let report = report.context("nothing was looked at")?;
+    let mut report = report.context("nothing was looked at")?;
+    report.add(around::left(target, &old, context)?);
     match context.json {
         true => print_json(&report)?,
         false => print(&report.to_string())?,
+    }
+    if who.is_none() && args.image.is_none() && !report.is_clean() {
+        context
+            .progress
+            .say("it was looked at as nobody's, as a golden image is; --as GUEST says whose it is now");
     }
     Ok(if report.is_clean() { Exit::Done } else { Exit::Differs })
 }

@@ -1,6 +1,7 @@
 //! `gridgate personalise`: a filesystem that was one machine becomes another.
 
 mod args;
+mod around;
 mod audit;
 mod seal;
 mod show;
@@ -10,25 +11,26 @@ use anyhow::{Context as _, Result};
 
 pub use args::Args;
 
-use super::{Context, Ending, Exit};
+use super::{Context, Ending, Exit, refusal};
 use crate::config::site::{Guest, Site};
 use crate::console::record::RunRecord;
 use crate::host::difference::Difference;
 use crate::host::files::Files;
 use crate::host::filesystem::Shape;
 use crate::host::tree::Tree;
-use crate::host::volume::Volume;
+use crate::host::volume::{self, Volume};
 use crate::identity::assigned::Assigned;
 use crate::identity::diff::differences;
 use crate::identity::personalise::{self, Personalisation, Plan};
 use crate::identity::selinux::Labelled;
 use crate::identity::target::Target;
-use crate::identity::{adopt, registry};
+use crate::identity::{adopt, provided, registry};
 use crate::image::store;
 use crate::names::GuestName;
 use crate::paths::Paths;
 use crate::profile::compile;
 
+use around::Around;
 use who::{Draw, Who};
 
 /// Exit 3 if `--diff` would change something, or `--audit` finds something.
@@ -144,19 +146,30 @@ fn other(args: &Args, context: &Context) -> Result<Exit> {
     let document = who.profile()?;
     let scrubbing = who.scrubbing(&args.scrubbing())?;
     let shape = Shape { uuid: Some(identity.assigned.filesystem_uuid), grow: false };
+    let around = Around::look(&target, &identity.assigned, args, context)?;
+    identity.disk_ids = around.renamed();
+    let mut beside = around.before(&identity.assigned, context)?;
+    let mut begun = false;
     let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         let plan = Plan::make(root, &mut identity, uuid, &scrubbing)?;
         if plan.drawn {
             who.keep(context, &identity.assigned)?;
         }
         let root = &Labelled::new(root)?;
+        begun = !plan.edits.is_empty();
         done = plan.apply(root)?;
         if let Some(document) = &document {
             done.changed.extend(compile::with_own(root, document, compile::Undeclared::Told)?.changed);
         }
-        Ok(())
+        provided::hand_over(&identity, root, &mut done)
     };
-    target.edit(host, shape, work).with_context(|| format!("personalising '{target}'"))?;
+    let edited = target.edit(host, shape, work).with_context(|| format!("personalising '{target}'"));
+    // Without a mount all is undone.
+    let is_left = begun && !matches!(target, Target::Offline(_)) || !beside.changed.is_empty();
+    edited.map_err(|error| if is_left { half_way(error) } else { error })?;
+    beside.changed.extend(around.after(context)?);
+    done.changed.extend(beside.changed);
+    done.notes.extend(beside.notes);
     finish(&who, &done, context)
 }
 
@@ -190,14 +203,16 @@ fn target(args: &Args, context: &Context) -> Result<Target> {
         }
     }
     if offline {
-        if args.partition.is_some() {
-            let message =
-                "a partition takes a mount, and that takes root\nhint: run it with sudo, without --offline";
+        if args.partition.is_some() || args.volume.is_some() {
+            let message = "a part of a disk takes a mount, and that takes root\nhint: run it with sudo, without --offline";
             return Err(Ending::error(Exit::Failed, message));
         }
         return Ok(Target::Offline(file));
     }
-    Ok(Target::Volume(Volume::find(host, &file, args.partition)?))
+    Ok(Target::Volume(match &args.volume {
+        Some(name) => volume::logical(host, &file, name).map_err(refusal)?,
+        None => Volume::find(host, &file, args.partition)?,
+    }))
 }
 
 /// `--keep-identity` and `--new-identity` change what is kept of the machine before its filesystem is.
@@ -228,6 +243,9 @@ fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Resul
     let mut identity = who.identity(context, Draw::ForALook)?;
     let mut found: Vec<Difference> = Vec::new();
     let scrubbing = who.scrubbing(&args.scrubbing())?;
+    let around = Around::look(target, &identity.assigned, args, context)?;
+    identity.disk_ids = around.renamed();
+    around.as_if(context)?;
     let work = &mut |root: &dyn Tree, uuid: Option<[u8; 16]>| {
         if args.new_identity {
             identity.assigned = Assigned::draw(who.name())?;
@@ -238,6 +256,7 @@ fn diff(target: &Target, who: &Who<'_>, args: &Args, context: &Context) -> Resul
         found = differences(root, &plan.edits)?;
         found.extend(who.profile_differences(root)?);
         show::notes(context, who.name(), &plan.notes);
+        found.extend(around.differences());
         if let Some(uuid) = uuid.filter(|uuid| *uuid != identity.assigned.filesystem_uuid) {
             found.push(show::uuid(uuid, identity.assigned.filesystem_uuid));
         }

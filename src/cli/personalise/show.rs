@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::cli::{Context, print, print_json};
 use crate::host::difference::{Difference, Kind};
 use crate::host::filesystem::uuid_text;
+use crate::identity::disk::Id;
 use crate::identity::network::Note;
 use crate::identity::personalise::Personalisation;
 
@@ -29,6 +30,12 @@ struct Done<'a> {
 pub(super) fn uuid(old: [u8; 16], new: [u8; 16]) -> Difference {
     let text = format!("filesystem UUID {} becomes {}\n", uuid_text(&old), uuid_text(&new));
     Difference { path: "/".into(), kind: Kind::Changed, secret: false, text }
+}
+
+/// An id of the disk around it.
+pub(super) fn disk_id(id: &Id) -> Difference {
+    let text = format!("{} {} becomes {}\n", id.what, id.old, id.new);
+    Difference { path: id.place.clone().into(), kind: Kind::Changed, secret: false, text }
 }
 
 /// A diff for people, which plain `patch` would ignore the talk of.

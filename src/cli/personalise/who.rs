@@ -9,6 +9,7 @@ use crate::host::difference::Difference;
 use crate::host::tree::Tree;
 use crate::identity::assigned::{self, Assigned};
 use crate::identity::personalise::Scrubbing;
+use crate::identity::provided;
 use crate::identity::wanted::Identity;
 use crate::profile::{Document, compile, record};
 
@@ -104,7 +105,7 @@ impl Who<'_> {
                     (Draw::ForALook, None) => String::new(),
                     _ => assigned::site_key(host, paths, site.name.as_str())?,
                 };
-                Identity::of(site, guest, assigned, &site_key)
+                Identity::of(site, guest, assigned, &site_key).with_provided(provided::read(host, guest)?)
             }
             Self::Machine(described) => Identity { assigned, ..Identity::clone(described) },
         })
