@@ -131,7 +131,7 @@ impl Drop for Running {
 
 fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(30) {
+    while started.elapsed() < Duration::from_secs(90) {
         if let Some(found) = look() {
             return found;
         }
@@ -193,4 +193,95 @@ fn a_build_killed_with_sigkill_ends_its_programs_and_is_cleaned_up_by_the_next()
     let definition = Definition::parse("x.toml", &site.definition("")).unwrap();
     assert!(build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).is_err());
     assert_eq!(site.in_images(), [""; 0]);
+}
+
+/// From this machine's own mirror, so that it is among the slow ones (`make test-lab`).
+#[test]
+fn one_definition_gives_the_same_bytes_each_time() {
+    if std::env::var_os("GRIDGATE_LAB").is_none() || !can_build() {
+        return eprintln!("skipped: building images takes minutes; make test-lab does it");
+    }
+    let text = "name = 'x'\n[debian]\nrelease = 'bookworm'\nvariant = 'essential'\npackages = []\n\
+                [filesystem]\nsize = '400M'\nfeatures = ['metadata_csum_seed']\n";
+    let built: Vec<_> = (0..2)
+        .map(|_| {
+            let site = Site::new();
+            let definition = Definition::parse("x", text).unwrap();
+            build(&Live, &site.paths, &definition, When::Always, &Progress::silent()).unwrap();
+            store::open(&Live, &site.paths, &definition.name).unwrap().manifest
+        })
+        .collect();
+    assert_eq!(built[0].disk.blake3, built[1].disk.blake3);
+    assert_eq!(built[0].packages, built[1].packages);
+    assert!(built[0].packages.iter().all(|package| package.sha256.is_some()), "{:?}", built[0].packages);
+}
+
+/// A repository with two small packages, one of which needs the other.
+fn repository(dir: &Path) -> bool {
+    for program in ["dnf", "rpmbuild", "createrepo_c"] {
+        if !Path::new("/usr/bin").join(program).exists() {
+            eprintln!("skipped: there is no '{program}' here");
+            return false;
+        }
+    }
+    let base = "Name: base\nVersion: 1.2\nRelease: 3\nSummary: x\nLicense: x\nAutoReq: no\nProvides: /bin/sh\n%description\nx\n\
+        %install\n\
+        for dir in bin etc lib64 proc dev tmp root boot; do mkdir -p %{buildroot}/$dir; done\n\
+        cp -L /bin/sh %{buildroot}/bin/sh\necho 9 >%{buildroot}/etc/release\n\
+        ldd /bin/sh | grep -o '/[^ ]*' | xargs -I{} cp -L --parents {} %{buildroot}\n\
+        for v in 9.2 9.10; do echo $v >%{buildroot}/boot/vmlinuz-$v; done; echo i >%{buildroot}/boot/initramfs-9.10.img\n\
+        %files\n/*\n";
+    let tool = "Name: tool\nVersion: 7\nRelease: 1\nEpoch: 2\nSummary: x\nLicense: x\nRequires: base\n%description\nx\n\
+        %install\nmkdir -p %{buildroot}/opt\n%post\necho by-a-scriptlet >/opt/made\n%files\n/opt\n";
+    for (name, spec) in [("base", base), ("tool", tool)] {
+        let file = dir.join(format!("{name}.spec"));
+        fs::write(&file, spec).unwrap();
+        let mut build = Command::new("rpmbuild");
+        // Its records would be in the home directory.
+        build
+            .env("HOME", dir)
+            .args(["-bb", "--quiet", "--define"])
+            .arg(format!("_topdir {}", dir.display()))
+            .arg(&file);
+        let built = build.output().unwrap();
+        assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    let made =
+        Command::new("createrepo_c").env("HOME", dir).arg("--quiet").arg(dir.join("RPMS")).status().unwrap();
+    assert!(made.success());
+    true
+}
+
+#[test]
+fn packages_of_the_red_hat_family_become_an_image() {
+    if !can_build() {
+        return;
+    }
+    let site = Site::new();
+    if !repository(site.dir.path()) {
+        return;
+    }
+    let text = format!(
+        "name = 'el'\n[rpm]\nrelease = '9'\npackages = ['tool']\n[rpm.repositories.own]\nurl = 'file://{}'\nunsigned = true\n\
+         [filesystem]\nsize = '64M'\n",
+        site.dir.path().join("RPMS").display()
+    );
+    let definition = Definition::parse("el.toml", &text).unwrap();
+    build(&Live, &site.paths, &definition, When::Changed, &Progress::silent()).unwrap();
+    let golden = store::open(&Live, &site.paths, &"el".parse().unwrap()).unwrap();
+    let packages: Vec<_> =
+        golden.manifest.packages.iter().map(|p| (p.name.as_str(), p.version.as_str())).collect();
+    assert_eq!(packages, [("base", "1.2-3.x86_64"), ("tool", "2:7-1.x86_64")]);
+    assert_eq!(fs::read_to_string(golden.kernel.unwrap()).unwrap(), "9.10\n");
+    assert_eq!(fs::read_to_string(golden.initrd.unwrap()).unwrap(), "i\n");
+    let read = |path: &str| {
+        let read =
+            Command::new("debugfs").args(["-R", &format!("cat {path}")]).arg(&golden.disk).output().unwrap();
+        String::from_utf8(read.stdout).unwrap()
+    };
+    assert_eq!((read("/etc/release").as_str(), read("/opt/made").as_str()), ("9\n", "by-a-scriptlet\n"));
+    let listed =
+        Command::new("debugfs").args(["-R", "ls -p /var/lib/rpm"]).arg(&golden.disk).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("rpmdb.sqlite"), "{listed:?}");
+    assert_eq!(site.in_images(), ["el"]);
 }

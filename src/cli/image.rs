@@ -5,13 +5,13 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::host::Host;
+use super::{Context, Ending, Exit};
 use crate::image::build::{Built, When, build};
 use crate::image::manifest::Manifest;
 use crate::image::{definition, store};
 use crate::names::{Bytes, ImageName};
 use crate::paths::Paths;
-use crate::progress::Progress;
+use crate::profile::Workshop;
 
 /// What to do with golden images
 #[derive(Debug, clap::Subcommand)]
@@ -44,17 +44,19 @@ pub enum ImageCommand {
 }
 
 /// Runs the command; data goes to `out`, as JSON if asked for.
-pub fn run(
-    command: &ImageCommand,
-    host: &dyn Host,
-    paths: &Paths,
-    json: bool,
-    progress: &Progress,
-    out: &mut dyn Write,
-) -> Result<()> {
+pub fn run(command: &ImageCommand, context: &Context, out: &mut dyn Write) -> Result<()> {
+    let Context { host, paths, json, progress } = context;
     match command {
         ImageCommand::Build { name, force } => {
             let definition = definition::find(host, &paths.site, name)?;
+            let profiles: Vec<String> = definition.profiles.iter().cloned().map(String::from).collect();
+            let more = Workshop::packages(&paths.site, &profiles).map_err(|problems| {
+                Ending::error(
+                    Exit::Usage,
+                    format!("image '{name}' has profiles that cannot be used:\n{problems}"),
+                )
+            })?;
+            let definition = definition.with_packages(more)?;
             let when = if *force { When::Always } else { When::Changed };
             let (manifest, new) = match build(host, paths, &definition, when, progress)? {
                 Built::UpToDate(manifest) => {
@@ -63,13 +65,13 @@ pub fn run(
                 }
                 Built::New(manifest) => (manifest, true),
             };
-            if json {
+            if *json {
                 print_json(out, &json!({"version": 1, "built": new, "image": manifest}))?;
             }
         }
         ImageCommand::List => {
             let images = store::list(host, paths)?;
-            if json {
+            if *json {
                 let rows: Vec<_> = images.iter().map(|(name, image)| row(name, image)).collect();
                 return print_json(out, &json!({"version": 1, "images": rows}));
             }
@@ -91,14 +93,14 @@ pub fn run(
         }
         ImageCommand::Show { name } => {
             let manifest = store::open(host, paths, name)?.manifest;
-            if json {
+            if *json {
                 return print_json(out, &json!({"version": 1, "image": manifest}));
             }
             print_manifest(out, paths, &manifest)?;
         }
         ImageCommand::Verify { name } => {
             let golden = store::verify(host, paths, name, progress)?;
-            if json {
+            if *json {
                 return print_json(out, &json!({"version": 1, "name": name, "ok": true}));
             }
             progress
@@ -142,6 +144,10 @@ fn print_manifest(out: &mut dyn Write, paths: &Paths, manifest: &Manifest) -> Re
         if let Some(part) = part {
             writeln!(out, "{what:<11} {} ({})", part.file, Bytes(part.size_bytes))?;
         }
+    }
+    if let Some(origin) = &manifest.origin {
+        let sealed = if origin.sealed { ", sealed" } else { "" };
+        writeln!(out, "imported    from {} '{}'{sealed}", origin.kind, origin.source)?;
     }
     writeln!(out, "built by    {} with {}", manifest.built_by, manifest.tools.join(", "))?;
     writeln!(out, "packages    {}", manifest.packages.len())?;

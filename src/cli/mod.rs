@@ -314,8 +314,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
         }
         Command::Image(command) => {
             crate::progress::catch_interrupts()?;
-            let (host, paths, out) = (&context.host, &context.paths, &mut Stdout);
-            image::run(command, host, paths, context.json, &context.progress, out).map(|()| Exit::Done)
+            image::run(command, &context, &mut Stdout).map(|()| Exit::Done)
         }
         Command::Profile(command) => profile::run(command, &context),
         Command::Plan(args) => up::plan(args, &context),

@@ -3,17 +3,19 @@
 //! All work is done in a directory whose name tells who works there; the last step gives it the image's name. A build
 //! that is killed at any point leaves such a directory and nothing else; the next build, or `gc`, removes it.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::definition::Definition;
-use super::manifest::{self, Disk, Manifest, Part};
-use super::{sources, store, tree};
+use super::definition::{Debian, Definition, Origin, Rpm};
+use super::kernel::newest;
+use super::manifest::{self, Manifest};
+use super::staging::{self, About};
+use super::{packages, records, rpm, sources, store, times, tree};
 use crate::host::Host;
 use crate::host::programs::Program;
-use crate::host::temporary::Maker;
+use crate::host::root::Root;
 use crate::names::Bytes;
 use crate::paths::Paths;
 use crate::progress::Progress;
@@ -37,8 +39,7 @@ pub enum When {
 }
 
 /// Programs and the Debian packages that they are in.
-pub const PROGRAMS: [(&str, &str); 6] = [
-    ("mmdebstrap", "mmdebstrap"),
+pub const PROGRAMS: [(&str, &str); 5] = [
     ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("unshare", "util-linux"),
@@ -72,25 +73,14 @@ pub fn build(
         return Ok(Built::UpToDate(golden.manifest));
     }
     check(host, paths, definition)?;
-    host.make_dir(&paths.images(), 0o755)?;
-    let _lock = host.lock(&paths.images().join(".lock"), Duration::ZERO)?;
-    for path in store::leftovers(host, paths)? {
-        progress.detail(&format!("removing '{}', left by a build that was killed", path.display()));
-        host.remove(&path)?;
-    }
+    times::said()?;
     let started = Instant::now();
-    let dir = paths.images().join(Maker::this().name(name.as_str()));
-    let made = make(host, &dir, definition, &digest, progress)
-        .and_then(|manifest| host.publish_dir(&dir.join(OUT), &paths.image(name)).map(|()| manifest));
-    let removed = host.remove(&dir);
-    let manifest = made.with_context(|| format!("building image '{name}'"))?;
-    removed?;
+    let manifest = staging::publish(host, paths, name, "building", progress, |dir, out| {
+        make(host, dir, out, definition, &digest, progress)
+    })?;
     progress.say(&format!("image '{name}' is built, in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(Built::New(manifest))
 }
-
-/// The directory that becomes the image.
-const OUT: &str = "out";
 
 fn check(host: &dyn Host, paths: &Paths, definition: &Definition) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -98,8 +88,17 @@ fn check(host: &dyn Host, paths: &Paths, definition: &Definition) -> Result<()> 
             "building an image needs root: its files belong to many users; hint: sudo gridgate image build"
         );
     }
-    let missing: Vec<(&str, &str)> =
-        PROGRAMS.into_iter().filter(|(program, _)| host.find_program(program).is_none()).collect();
+    // The first installs, the second reads what is installed.
+    let own: &[(&str, &str)] = match definition.origin()? {
+        Origin::Debian(_) => &[("mmdebstrap", "mmdebstrap")],
+        Origin::Rpm(_) => &[("dnf", "dnf"), ("rpm", "rpm")],
+    };
+    let missing: Vec<(&str, &str)> = own
+        .iter()
+        .copied()
+        .chain(PROGRAMS)
+        .filter(|(program, _)| host.find_program(program).is_none())
+        .collect();
     if !missing.is_empty() {
         let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
         let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
@@ -118,26 +117,74 @@ fn check(host: &dyn Host, paths: &Paths, definition: &Definition) -> Result<()> 
 fn make(
     host: &dyn Host,
     dir: &Path,
+    out: &Path,
     definition: &Definition,
     digest: &str,
     progress: &Progress,
 ) -> Result<Manifest> {
-    host.remove(dir)?;
-    host.make_dir(dir, 0o700)?;
-    let (root, out) = (dir.join("tree"), dir.join(OUT));
-    host.make_dir(&out, 0o755)?;
-    let release = definition.debian.release.as_str();
-    let list = match &definition.debian.mirror {
+    let root = dir.join("tree");
+    let started = staging::now();
+    let packages = match definition.origin()? {
+        Origin::Debian(debian) => {
+            let told = unpack_debian(host, dir, debian, &root, progress)?;
+            progress.say("making the tree as its definition says");
+            tree::customise(host, definition, &root)?;
+            packages::with_digests(&tree::packages(host, &root)?, &told)
+        }
+        Origin::Rpm(from) => {
+            unpack_rpm(host, dir, from, &root, progress)?;
+            progress.say("making the tree as its definition says");
+            tree::customise(host, definition, &root)?;
+            records::read(host, &Root::open(&root)?, dir)?.0
+        }
+    };
+    if !definition.bootable {
+        take_kernel(host, &root.join("boot"), out)?;
+    }
+
+    let latest = times::clamp(host, &root, started)?;
+
+    progress.say("making the filesystem");
+    let disk = out.join(manifest::DISK);
+    let uuid = uuid_of(digest);
+    let made = dir.join(manifest::DISK);
+    make_filesystem(host, definition, &root, &made, &uuid, latest)?;
+    // mke2fs zeroes tables in a way that keeps their blocks taken; a copy of the data alone gives them back.
+    host.clone_file(&made, &disk, definition.filesystem.size.0, progress)?;
+    // dnf would make records in the home directory of whoever asks.
+    let installer = Program::new(if definition.rpm.is_some() { "dnf" } else { "mmdebstrap" });
+    let installer = installer.arg("--version").env("HOME", &dir.to_string_lossy());
+    let about = About {
+        definition_digest: digest.to_owned(),
+        uuid,
+        packages,
+        tools: vec![version(host, installer), version(host, Program::new("mke2fs").arg("-V"))],
+        ..About::default()
+    };
+    staging::finish(host, out, &definition.name, about, progress)
+}
+
+/// Debian's packages into the tree; what apt tells of them.
+fn unpack_debian(
+    host: &dyn Host,
+    dir: &Path,
+    debian: &Debian,
+    root: &Path,
+    progress: &Progress,
+) -> Result<String> {
+    let release = debian.release.as_str();
+    let list = match &debian.mirror {
         Some(uri) => sources::mirror(uri, release),
         None => sources::for_release(host, Path::new("/etc/apt"), release)?,
     };
     let list_file = dir.join("debian.sources");
     host.write(&list_file, list.as_bytes(), 0o644)?;
 
-    let count = definition.debian.packages.len();
+    let count = debian.packages.len();
     progress.say(&format!("installing {count} packages and what they need, from Debian {release}"));
     let mut unknown_key = false;
-    let unpacked = host.run_watched(&tree::bootstrap(definition, &list_file, &root), &mut |line| {
+    let told = dir.join("packages");
+    let unpacked = host.run_watched(&tree::bootstrap(debian, &list_file, root, &told), &mut |line| {
         unknown_key |= line.contains(UNKNOWN_KEY);
         progress.tick(line.trim_start_matches("I: "));
         progress.detail(line);
@@ -149,74 +196,39 @@ fn make(
         ),
         false => format!("installing packages of Debian {release}"),
     })?;
-    progress.say("making the tree as its definition says");
-    tree::customise(host, definition, &root)?;
-    let packages = manifest::parse_packages(&tree::packages(host, &root)?);
-    let kernel = take_newest(host, &root.join("boot"), "vmlinuz-", &out.join(manifest::KERNEL))?;
-    let initrd = take_newest(host, &root.join("boot"), "initrd.img-", &out.join(manifest::INITRD))?;
-
-    progress.say("making the filesystem");
-    let disk = out.join(manifest::DISK);
-    let uuid = uuid_of(digest);
-    let made = dir.join(manifest::DISK);
-    make_filesystem(host, definition, &root, &made, &uuid)?;
-    // mke2fs zeroes tables in a way that keeps their blocks taken; a copy of the data alone gives them back.
-    host.clone_file(&made, &disk, definition.filesystem.size.0, progress)?;
-    let blake3 = store::blake3_of(&disk, progress)?;
-    let stat = host.stat(&disk)?.context("the filesystem is gone")?;
-    let manifest = Manifest {
-        format_version: manifest::FORMAT_VERSION,
-        name: definition.name.clone(),
-        definition_digest: digest.to_owned(),
-        disk: Disk {
-            file: manifest::DISK.to_owned(),
-            size_bytes: stat.len,
-            allocated_bytes: stat.allocated,
-            blake3,
-            uuid,
-        },
-        kernel: kernel.map(|path| part(host, &path, progress)).transpose()?,
-        initrd: initrd.map(|path| part(host, &path, progress)).transpose()?,
-        packages,
-        built_at_epoch_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        built_by: format!("gridgate {}", env!("CARGO_PKG_VERSION")),
-        tools: vec![version(host, "mmdebstrap", "--version"), version(host, "mke2fs", "-V")],
-    };
-    host.write(&out.join(manifest::FILE), &manifest.print()?, 0o644)?;
-    // On the disk before it has its name: after a power cut a name stands for a whole image.
-    host.run(&Program::new("sync").arg("--file-system").arg(&out))?;
-    Ok(manifest)
+    let told = host.read(&told)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&told).into_owned())
 }
 
-/// Moves the newest of the files with that prefix out of the tree and makes it readable for all, as kernels of a
+/// RPM packages into the tree.
+fn unpack_rpm(host: &dyn Host, dir: &Path, from: &Rpm, root: &Path, progress: &Progress) -> Result<()> {
+    let (count, release) = (from.packages.len(), from.release.as_str());
+    progress.say(&format!("installing {count} packages and what they need, of release {release}"));
+    host.make_dir(root, 0o755)?;
+    let unpacked = host.run_watched(&rpm::bootstrap(host, from, dir, root)?, &mut |line| {
+        progress.tick(line);
+        progress.detail(line);
+    });
+    unpacked.with_context(|| format!("installing packages of release {release}"))?;
+    rpm::clean(host, root)
+}
+
+/// Moves the newest kernel and the initial ram disk of its version out of the tree and makes them readable for all, as kernels of a
 /// user's QEMU must be. A symbolic link is not followed.
-fn take_newest(host: &dyn Host, dir: &Path, prefix: &str, to: &Path) -> Result<Option<PathBuf>> {
-    let mut names: Vec<String> =
-        host.list(dir)?.into_iter().filter(|name| name.starts_with(prefix)).collect();
-    names.sort_by_key(|name| version_key(name));
-    let Some(newest) = names.pop() else { return Ok(None) };
-    let from = dir.join(newest);
-    host.run(&Program::new("cp").args(["--no-dereference", "--no-preserve=all"]).arg(&from).arg(to))?;
-    host.remove(&from)?;
-    match std::fs::symlink_metadata(to) {
-        Ok(meta) if meta.is_file() => Ok(Some(to.to_owned())),
-        _ => bail!("'{}' is not a regular file", from.display()),
+fn take_kernel(host: &dyn Host, boot: &Path, out: &Path) -> Result<()> {
+    let names = host.list(boot)?;
+    let Some((kernel, initrd)) = newest(&names) else { return Ok(()) };
+    for (name, to) in [(Some(kernel), manifest::KERNEL), (initrd, manifest::INITRD)] {
+        let Some(from) = name.map(|name| boot.join(name)) else { continue };
+        let to = out.join(to);
+        host.run(&Program::new("cp").args(["--no-dereference", "--no-preserve=all"]).arg(&from).arg(&to))?;
+        host.remove(&from)?;
+        match std::fs::symlink_metadata(&to) {
+            Ok(meta) if meta.is_file() => {}
+            _ => bail!("'{}' is not a regular file", from.display()),
+        }
     }
-}
-
-/// Runs of digits compared as numbers: `6.1.0-10` comes after `6.1.0-9`.
-fn version_key(text: &str) -> Vec<(u64, String)> {
-    let mut key = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let word = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (text, tail) = rest.split_at(word);
-        let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
-        key.push((0, text.to_owned()));
-        key.push((tail[..digits].parse().unwrap_or(0), String::new()));
-        rest = &tail[digits..];
-    }
-    key
+    Ok(())
 }
 
 fn make_filesystem(
@@ -225,12 +237,13 @@ fn make_filesystem(
     tree: &Path,
     disk: &Path,
     uuid: &str,
+    latest: u64,
 ) -> Result<()> {
     let filesystem = &definition.filesystem;
     // All of it is written now: tables that are filled in lazily would be filled in by every clone, in its first boot.
     let mut options = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard".to_owned();
     options.push_str(&format!(",hash_seed={uuid}"));
-    let mut program = Program::new("mke2fs")
+    let mut program = times::at(Program::new("mke2fs"), latest)
         .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "1", "-U", uuid, "-E", &options])
         .arg("-d")
         .arg(tree);
@@ -248,6 +261,7 @@ fn make_filesystem(
             false => "making the filesystem; hint: a larger 'size' under [filesystem]",
         }
     })?;
+    times::settle(host, disk, latest)?;
     let check = Program::new("e2fsck").args(["-f", "-n"]).arg(disk).killed_on_interrupt();
     host.run(&check).context("checking the filesystem")?;
     // Tables of a new filesystem are mostly zeros: as holes they need not be copied for each clone.
@@ -265,30 +279,17 @@ fn uuid_of(digest: &str) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-fn part(host: &dyn Host, path: &Path, progress: &Progress) -> Result<Part> {
-    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stat = host.stat(path)?.with_context(|| format!("'{file}' is gone"))?;
-    Ok(Part { file, size_bytes: stat.len, blake3: store::blake3_of(path, progress)? })
-}
-
 /// The first line that the program says of itself, on whichever stream.
-fn version(host: &dyn Host, program: &str, flag: &str) -> String {
-    let ran = host.run_any(&Program::new(program).arg(flag)).unwrap_or_default();
+fn version(host: &dyn Host, program: Program) -> String {
+    let name = program.name.clone();
+    let ran = host.run_any(&program).unwrap_or_default();
     let text = [ran.stdout, ran.stderr].concat();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or(program).trim().to_owned()
+    String::from_utf8_lossy(&text).lines().next().unwrap_or(&name).trim().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_kernel_with_a_higher_number_is_newer() {
-        let mut names = ["vmlinuz-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "vmlinuz-5.19-amd64"];
-        names.sort_by_key(|name| version_key(name));
-        assert_eq!(names.last(), Some(&"vmlinuz-6.1.0-10-amd64"));
-    }
 
     #[test]
     fn one_definition_has_one_uuid() {
@@ -296,12 +297,5 @@ mod tests {
         assert_ne!(uuid_of("a"), uuid_of("b"));
         assert_eq!(uuid_of("a").len(), 36);
         assert_eq!(&uuid_of("a")[14..15], "8");
-    }
-
-    proptest! {
-        #[test]
-        fn any_name_has_a_version_key(name in "\\PC{0,40}") {
-            version_key(&name);
-        }
     }
 }

@@ -18,8 +18,20 @@ pub struct Definition {
     /// What it is, for people.
     #[serde(default)]
     pub description: String,
-    /// Which packages of which release.
-    pub debian: Debian,
+    /// Whether it is a machine's own: kernel and initial ram disk then stay in its `/boot`. From other images they are taken
+    /// out, for whoever runs the guest. (Left out of the digest where it is not set, so that older images stay what they are.)
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub bootable: bool,
+    /// Which packages of which release, of Debian or what is made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debian: Option<Debian>,
+    /// The same of the Red Hat family. A definition has one of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpm: Option<Rpm>,
+    /// Profiles whose packages are installed, too, so that guests of them find theirs. (Left out of the digest where there is none:
+    /// the packages are in it.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Word>,
     /// The filesystem that is made of them.
     pub filesystem: Filesystem,
     /// What runs at boot and what does not.
@@ -34,6 +46,12 @@ pub struct Definition {
     /// Commands (program and arguments) run inside the tree.
     #[serde(default)]
     pub customise: Vec<Vec<String>>,
+    /// A shell script run inside the tree after them. (Left out of the digest where there is none.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Whether commands and the script may use the host's network; what they fetch is theirs to keep the same.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub network: bool,
     /// Shell patterns of what is removed last.
     #[serde(default)]
     pub remove: Vec<GuestPath>,
@@ -59,6 +77,48 @@ pub struct Debian {
     /// Exceptions from `exclude`.
     #[serde(default)]
     pub include: Vec<GuestPath>,
+}
+
+/// RPM packages and where they come from; dnf(8) installs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rpm {
+    /// What `$releasever` stands for, such as `9`.
+    pub release: Word,
+    /// Repositories by name; left out, those that the building host's own dnf knows.
+    #[serde(default)]
+    pub repositories: BTreeMap<Word, Repository>,
+    /// Packages, and groups with a `@`.
+    pub packages: Vec<Word>,
+    /// Packages that are not installed, whoever asks for them.
+    #[serde(default)]
+    pub exclude: Vec<Word>,
+    /// Where the system's own rpm looks for its records, which is somewhere else in Fedora: `/usr/lib/sysimage/rpm`.
+    #[serde(default = "rpm_records")]
+    pub records: GuestPath,
+}
+
+/// A repository of RPM packages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// Its base address; dnf puts in `$releasever` and `$basearch`.
+    pub url: String,
+    /// A file of this host with the key that signs its packages.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Packages that nobody has signed are taken.
+    #[serde(default)]
+    pub unsigned: bool,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Origin<'d> {
+    /// Debian's kind of archive.
+    Debian(&'d Debian),
+    /// Repositories of RPM packages.
+    Rpm(&'d Rpm),
 }
 
 /// The raw ext4 filesystem.
@@ -193,6 +253,14 @@ mod size {
     }
 }
 
+fn is_not(flag: &bool) -> bool {
+    !flag
+}
+
+fn rpm_records() -> GuestPath {
+    GuestPath("/var/lib/rpm".to_owned())
+}
+
 fn minbase() -> Word {
     Word("minbase".to_owned())
 }
@@ -207,7 +275,47 @@ impl Definition {
         if definition.customise.iter().any(Vec::is_empty) {
             bail!("{file}: an entry of 'customise' names no program");
         }
+        definition.origin().with_context(|| file.to_owned())?;
         Ok(definition)
+    }
+
+    /// With these packages besides its own, each once.
+    pub fn with_packages(mut self, more: Vec<String>) -> Result<Self> {
+        let own = match (&mut self.debian, &mut self.rpm) {
+            (Some(debian), _) => &mut debian.packages,
+            (None, Some(rpm)) => &mut rpm.packages,
+            (None, None) => bail!("image '{}' has no packages", self.name),
+        };
+        for package in more {
+            let package = Word::try_from(package).with_context(|| format!("image '{}'", self.name))?;
+            if !own.contains(&package) {
+                own.push(package);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Where packages come from; an error if a definition that nobody has checked says nothing of it, or two things.
+    pub fn origin(&self) -> Result<Origin<'_>> {
+        let rpm = match (&self.debian, &self.rpm) {
+            (Some(debian), None) => return Ok(Origin::Debian(debian)),
+            (None, Some(rpm)) => rpm,
+            _ => bail!("it says what to install in one of [debian] and [rpm]"),
+        };
+        for (name, repository) in &rpm.repositories {
+            let key = repository.key.as_ref().map(|key| key.display().to_string()).unwrap_or_default();
+            if repository.url.contains(char::is_control) || key.contains(|c: char| c.is_control() || c == ' ')
+            {
+                bail!("repository '{}' has an address or a key that is none", name.as_str());
+            }
+            if repository.key.is_none() && !repository.unsigned {
+                bail!(
+                    "repository '{}' has no key, so that anybody could have made its packages; hint: key = FILE, or unsigned = true",
+                    name.as_str()
+                );
+            }
+        }
+        Ok(Origin::Rpm(rpm))
     }
 
     /// What the image depends on, as one number: two definitions that differ only in comments or order of keys have one
@@ -230,9 +338,10 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// Definitions that come with the program, for when none is installed beside it.
-const SHIPPED: [(&str, &str); 2] = [
+const SHIPPED: [(&str, &str); 3] = [
     ("debian-12", include_str!("../../images/debian-12.toml")),
     ("debian-13", include_str!("../../images/debian-13.toml")),
+    ("gateway", include_str!("../../images/gateway.toml")),
 ];
 
 /// The definition of that name: the site's own (`SITE/images/`), else an installed one (`PREFIX/share/gridgate/images/`
@@ -299,6 +408,32 @@ mod tests {
     }
 
     #[test]
+    fn one_kind_of_packages_is_named_and_a_repository_has_a_key_or_says_why_not() {
+        let told = |text: &str| format!("{:#}", Definition::parse("x.toml", text).unwrap_err());
+        let none = "name = 'x'\n[filesystem]\nsize = '1G'\n";
+        let which = "x.toml: it says what to install in one of [debian] and [rpm]";
+        let rpm = "[rpm]\nrelease = '9'\npackages = ['@core']\n";
+        assert_eq!(told(none), which);
+        assert_eq!(told(&format!("{SMALL}{rpm}")), which);
+        let repository = format!("{none}{rpm}[rpm.repositories.base]\nurl = 'http://x.example/9'\n");
+        assert!(told(&repository).contains("repository 'base' has no key"), "{}", told(&repository));
+        for more in ["unsigned = true\n", "key = '/etc/pki/x'\n"] {
+            Definition::parse("x.toml", &format!("{repository}{more}")).unwrap();
+        }
+        assert!(told(&format!("{repository}key = '/x /y'\n")).contains("that is none"));
+    }
+
+    #[test]
+    fn packages_of_profiles_come_to_those_of_its_own_and_change_the_digest() {
+        let own = Definition::parse("x.toml", SMALL).unwrap();
+        let more = own.clone().with_packages(vec!["munge".to_owned(), "systemd".to_owned()]).unwrap();
+        let packages: Vec<&str> = more.debian.as_ref().unwrap().packages.iter().map(Word::as_str).collect();
+        assert_eq!(packages, ["systemd", "munge"]);
+        assert_ne!(own.digest().unwrap(), more.digest().unwrap());
+        assert!(own.with_packages(vec!["--hook".to_owned()]).is_err());
+    }
+
+    #[test]
     fn a_package_that_is_an_option_is_refused() {
         let text = SMALL.replace("'systemd'", "'--hook'");
         assert!(Definition::parse("x.toml", &text).is_err());
@@ -318,11 +453,11 @@ mod tests {
         std::fs::create_dir(site.path().join("images")).unwrap();
         let name: ImageName = "debian-12".parse().unwrap();
         let shipped = find(&crate::host::Live, site.path(), &name).unwrap();
-        assert_eq!(shipped.debian.release.as_str(), "bookworm");
+        assert_eq!(shipped.debian.unwrap().release.as_str(), "bookworm");
         let path = site.path().join("images/debian-12.toml");
         std::fs::write(&path, SMALL.replace("'x'", "'debian-12'").replace("bookworm", "trixie")).unwrap();
         let own = find(&crate::host::Live, site.path(), &name).unwrap();
-        assert_eq!(own.debian.release.as_str(), "trixie");
+        assert_eq!(own.debian.unwrap().release.as_str(), "trixie");
         std::fs::write(&path, SMALL).unwrap();
         let error = find(&crate::host::Live, site.path(), &name).unwrap_err().to_string();
         assert!(

@@ -1,5 +1,7 @@
 //! `manifest.json`: what an image is, written when all of it is there.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,8 @@ use crate::names::ImageName;
 
 /// The file's name inside an image's directory.
 pub const FILE: &str = "manifest.json";
+/// Signatures of the manifest, beside it; there are none until somebody signs.
+pub const SIGNATURES: &str = "manifest.json.sig";
 /// The filesystem's name inside an image's directory.
 pub const DISK: &str = "disk.ext4";
 /// The kernel for QEMU.
@@ -40,6 +44,37 @@ pub struct Manifest {
     pub built_by: String,
     /// Versions of the programs that did the work.
     pub tools: Vec<String>,
+    /// What it was imported from; none if it was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// What an imported image was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// `directory`, `tar`, `disk` or `guest`.
+    pub kind: String,
+    /// Where it was, as it was named; `-` for a pipe.
+    pub source: String,
+    /// BLAKE3 of a tar's bytes, as they came.
+    pub blake3: Option<String>,
+    /// The partition of a disk.
+    pub partition: Option<u32>,
+    /// Whether the identity of the machine that it was has been taken out.
+    pub sealed: bool,
+    /// What identity is in it.
+    pub audit: Remains,
+}
+
+/// What an audit has found of an identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remains {
+    /// Whether nothing was found.
+    pub clean: bool,
+    /// How many findings there are of each class.
+    pub classes: BTreeMap<String, u64>,
+    /// Files that hold a private key.
+    pub private_keys: Vec<String>,
 }
 
 /// The filesystem of an image.
@@ -58,7 +93,7 @@ pub struct Disk {
 }
 
 /// A further file of an image.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Name in the image's directory.
     pub file: String,
@@ -75,6 +110,9 @@ pub struct Package {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// SHA-256 of its file in the archive that it came from, hexadecimal; `None` if the archive does not tell.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 impl Manifest {
@@ -101,12 +139,6 @@ impl Manifest {
     }
 }
 
-/// Lines of `NAME\tVERSION`, as dpkg-query prints them on request.
-pub fn parse_packages(text: &str) -> Vec<Package> {
-    let split = text.lines().filter_map(|line| line.split_once('\t'));
-    split.map(|(name, version)| Package { name: name.to_owned(), version: version.to_owned() }).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -127,10 +159,11 @@ pub(crate) mod tests {
             },
             kernel: None,
             initrd: None,
-            packages: parse_packages("dbus\t1.14\n"),
+            packages: crate::image::packages::with_digests("dbus\t1.14\n", ""),
             built_at_epoch_seconds: 0,
             built_by: "test".to_owned(),
             tools: Vec::new(),
+            origin: None,
         }
     }
 

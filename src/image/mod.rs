@@ -10,6 +10,13 @@
 pub mod definition;
 pub mod sources;
 pub mod manifest;
+pub mod packages;
+pub mod records;
+pub mod compare;
 pub mod store;
+pub mod staging;
+pub mod kernel;
+pub mod times;
 mod tree;
+mod rpm;
 pub mod build;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::manifest::{self, Manifest, Part};
 use crate::host::Host;
-use crate::names::{Bytes, ImageName};
+use crate::names::ImageName;
 use crate::paths::Paths;
 use crate::progress::Progress;
 
@@ -108,12 +108,12 @@ pub fn leftovers(host: &dyn Host, paths: &Paths) -> Result<Vec<PathBuf>> {
 }
 
 /// BLAKE3 of a file's whole length.
-pub(super) fn blake3_of(path: &Path, progress: &Progress) -> Result<String> {
+pub fn blake3_of(path: &Path, progress: &Progress) -> Result<String> {
     let hash = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; 1 << 20];
-        let mut done = 0;
+        let meter = progress.meter(format!("reading '{}'", path.display()), Some(file.metadata()?.len()));
         loop {
             let n = file.read(&mut buffer)?;
             if n == 0 {
@@ -123,8 +123,7 @@ pub(super) fn blake3_of(path: &Path, progress: &Progress) -> Result<String> {
                 return Err(std::io::Error::other("interrupted"));
             }
             hasher.update(&buffer[..n]);
-            done += n as u64;
-            progress.tick(&format!("reading '{}': {}", path.display(), Bytes(done)));
+            meter.add(n as u64);
         }
     };
     hash().with_context(|| format!("reading '{}'", path.display()))
