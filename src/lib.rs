@@ -29,6 +29,7 @@ pub mod signature;
 pub mod image;
 pub mod profile;
 pub mod identity;
+pub mod archive;
 pub mod backend;
 pub mod facts;
 pub mod plan;

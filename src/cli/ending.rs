@@ -1,5 +1,6 @@
 //! How a command ends.
 
+use crate::archive::pack::PrivateKeys;
 use crate::host::refused::Refused;
 use crate::signature::Untrusted;
 
@@ -50,6 +51,8 @@ impl std::error::Error for Ending {}
 
 /// What is refused for safety ends so; anything else stays as it is.
 pub(crate) fn refusal(error: anyhow::Error) -> anyhow::Error {
-    let is_refusal = error.chain().any(|cause| cause.is::<Refused>() || cause.is::<Untrusted>());
+    let is_refusal = error
+        .chain()
+        .any(|cause| cause.is::<Refused>() || cause.is::<Untrusted>() || cause.is::<PrivateKeys>());
     if is_refusal { Ending::error(Exit::Refused, format!("{error:#}")) } else { error }
 }

@@ -13,6 +13,9 @@ use crate::names::{Bytes, ImageName};
 use crate::paths::Paths;
 use crate::profile::Workshop;
 
+pub(crate) mod archive;
+pub(crate) mod pack;
+
 /// What to do with golden images
 #[derive(Debug, clap::Subcommand)]
 pub enum ImageCommand {
@@ -26,11 +29,14 @@ pub enum ImageCommand {
     },
     /// List the images of this host
     List,
-    /// Show what an image is and what is in it
+    /// Show what an image, or an archive of one, is and what is in it
     Show {
-        /// Image to show
-        name: ImageName,
+        /// Image to show, or file with an archive; - is stdin
+        #[arg(value_name = "NAME|FILE")]
+        name: String,
     },
+    /// Pack an image, a filesystem or a directory into one file that tar reads
+    Pack(pack::Args),
     /// Read all of an image and compare it with its manifest
     Verify {
         /// Image to verify
@@ -91,7 +97,11 @@ pub fn run(command: &ImageCommand, context: &Context, out: &mut dyn Write) -> Re
                 }
             }
         }
+        ImageCommand::Pack(args) => return pack::run(args, context, out),
         ImageCommand::Show { name } => {
+            let Some(name) = &archive::image_meant(name, host, paths)? else {
+                return archive::show(std::path::Path::new(name), *json, out);
+            };
             let manifest = store::open(host, paths, name)?.manifest;
             if *json {
                 return print_json(out, &json!({"version": 1, "image": manifest}));
