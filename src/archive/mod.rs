@@ -10,6 +10,8 @@
 
 pub mod entry;
 mod buffers;
+pub mod fill;
+pub mod compare;
 pub mod frames;
 pub mod header;
 pub mod limits;
@@ -30,3 +32,7 @@ pub mod text;
 pub mod writer;
 pub mod once;
 pub mod room;
+pub mod restore;
+
+#[cfg(test)]
+mod tests;

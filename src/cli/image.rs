@@ -13,8 +13,11 @@ use crate::names::{Bytes, ImageName};
 use crate::paths::Paths;
 use crate::profile::Workshop;
 
+pub mod restore;
 pub(crate) mod archive;
+pub mod diff;
 pub(crate) mod pack;
+mod verify;
 
 /// What to do with golden images
 #[derive(Debug, clap::Subcommand)]
@@ -37,11 +40,14 @@ pub enum ImageCommand {
     },
     /// Pack an image, a filesystem or a directory into one file that tar reads
     Pack(pack::Args),
-    /// Read all of an image and compare it with its manifest
-    Verify {
-        /// Image to verify
-        name: ImageName,
-    },
+    /// Restore an archive to a file, a disk or a directory of any size that fits
+    Restore(Box<restore::Args>),
+    /// Read all of an image or archive and compare it with its manifest
+    Verify(Box<verify::Args>),
+    /// Show what is not the same in two images
+    Diff(diff::Args),
+    /// Sign an image, or an archive of one, with an SSH key
+    Sign(super::sign::Args),
     /// Remove an image; guests made from it stay as they are
     Remove {
         /// Image to remove
@@ -108,14 +114,10 @@ pub fn run(command: &ImageCommand, context: &Context, out: &mut dyn Write) -> Re
             }
             print_manifest(out, paths, &manifest)?;
         }
-        ImageCommand::Verify { name } => {
-            let golden = store::verify(host, paths, name, progress)?;
-            if *json {
-                return print_json(out, &json!({"version": 1, "name": name, "ok": true}));
-            }
-            progress
-                .say(&format!("image '{name}' is as it was built: blake3 {}", golden.manifest.disk.blake3));
-        }
+        ImageCommand::Restore(args) => return restore::run(args, context, out).map(drop),
+        ImageCommand::Verify(args) => return verify::run(args, context, out),
+        ImageCommand::Diff(args) => return diff::run(args, context, out),
+        ImageCommand::Sign(args) => return super::sign::sign(args, context, out),
         ImageCommand::Remove { name } => {
             store::remove(host, paths, name)?;
             progress.say(&format!("image '{name}' is removed"));

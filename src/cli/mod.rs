@@ -26,6 +26,7 @@ pub mod network;
 pub mod panes;
 pub mod personalise;
 pub mod profile;
+pub mod sign;
 pub mod ssh;
 pub mod status;
 pub mod unit;
