@@ -53,6 +53,9 @@ pub enum ImageCommand {
         /// Image to remove
         name: ImageName,
     },
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "each verb carries its help")]
+    Chunks(super::chunks::ChunksCommand),
 }
 
 /// Runs the command; data goes to `out`, as JSON if asked for.
@@ -121,6 +124,9 @@ pub fn run(command: &ImageCommand, context: &Context, out: &mut dyn Write) -> Re
         ImageCommand::Remove { name } => {
             store::remove(host, paths, name)?;
             progress.say(&format!("image '{name}' is removed"));
+        }
+        ImageCommand::Chunks(command) => {
+            return super::chunks::run(command, context, out);
         }
     }
     Ok(())

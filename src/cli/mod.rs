@@ -2,6 +2,7 @@
 //! definitions.
 
 pub mod check;
+pub mod chunks;
 pub mod clone;
 pub mod console;
 pub mod doctor;
