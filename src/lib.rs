@@ -30,6 +30,7 @@ pub mod image;
 pub mod profile;
 pub mod identity;
 pub mod archive;
+pub mod import;
 pub mod chunks;
 pub mod backend;
 pub mod facts;
