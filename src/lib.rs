@@ -38,6 +38,7 @@ pub mod plan;
 pub mod network;
 pub mod service;
 pub mod apply;
+pub mod machine;
 pub mod report;
 pub mod panes;
 pub mod remote;
