@@ -39,6 +39,7 @@ pub mod network;
 pub mod service;
 pub mod apply;
 pub mod machine;
+pub mod backup;
 pub mod report;
 pub mod panes;
 pub mod remote;
