@@ -1,4 +1,4 @@
-//! `gridgate image`: build, look at and remove golden images.
+//! `gridgate image`: build, import, look at and remove golden images.
 
 use std::io::Write;
 
@@ -16,6 +16,7 @@ use crate::profile::Workshop;
 pub mod restore;
 pub(crate) mod archive;
 pub mod diff;
+mod import;
 pub(crate) mod pack;
 mod verify;
 
@@ -30,6 +31,8 @@ pub enum ImageCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Make an image of what is there: a directory, a tar, a disk
+    Import(import::Args),
     /// List the images of this host
     List,
     /// Show what an image, or an archive of one, is and what is in it
@@ -84,6 +87,7 @@ pub fn run(command: &ImageCommand, context: &Context, out: &mut dyn Write) -> Re
                 print_json(out, &json!({"version": 1, "built": new, "image": manifest}))?;
             }
         }
+        ImageCommand::Import(args) => return import::run(args, context, out),
         ImageCommand::List => {
             let images = store::list(host, paths)?;
             if *json {
