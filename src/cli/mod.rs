@@ -28,8 +28,11 @@ pub mod panes;
 pub mod personalise;
 pub mod profile;
 pub mod sign;
+pub mod site;
 pub mod ssh;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod unit;
 pub mod units;
 pub mod up;
@@ -113,6 +116,9 @@ pub enum Command {
     /// Look at what guests are configured to be
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Make whole machines of sites
+    #[command(subcommand)]
+    Site(site::SiteCommand),
     Plan(up::PlanArgs),
     Up(up::Args),
     Down(down::Args),
@@ -319,6 +325,7 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
             image::run(command, &context, &mut Stdout).map(|()| Exit::Done)
         }
         Command::Profile(command) => profile::run(command, &context),
+        Command::Site(command) => site::run(command, &context),
         Command::Plan(args) => up::plan(args, &context),
         Command::Up(args) => up::run(args, &context),
         Command::Down(args) => down::run(args, &context),
@@ -391,71 +398,4 @@ pub fn print_json(document: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
     print(&text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn every_verb_is_parsed_without_a_clash_of_names() {
-        Cli::command().debug_assert();
-        for line in [
-            "init /tmp/x",
-            "check --explain ce.memory",
-            "doctor --json",
-            "image build debian-12",
-            "profile list",
-            "profile render ce /etc/motd",
-            "plan ce",
-            "up",
-            "up --desired",
-            "down --purge ce",
-            "clone ui wn2 --role wn --set memory=1G --new-disk",
-            "status",
-            "start ce",
-            "stop ce",
-            "restart ce",
-            "kill ce",
-            "limit ce cpu=50% memory=none",
-            "personalise ce --diff",
-            "personalise ui --as wn --new-identity",
-            "personalise --disk /d --partition 2 --as ce",
-            "personalise --tree /t --hostname ce --domain example.org --address 10.0.0.2/24 --mac 52:54:00:00:00:01",
-            "wait ce --for stopped --timeout 5s",
-            "console ce --read-only",
-            "console --all",
-            "console --all ce se ui",
-            "console ce --log --boot -1 --since -5min --until 10:00 --grep panic",
-            "console --broadcast hello",
-            "ssh ce hostname -f",
-            "enter -- ls -l",
-            "gc --dry-run",
-            "units --to /tmp/x",
-            "generate man /tmp/x",
-            "names",
-            "launch ce",
-            "hold",
-            "hosted --input -- status a+20b",
-            "network up",
-            "unit stop ce",
-        ] {
-            let words = ["gridgate", "--state", "/s"].into_iter().chain(line.split(' '));
-            let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert_eq!(cli.state, PathBuf::from("/s"), "{line}");
-        }
-    }
-
-    /// clap takes both for one argument, and the verb then ends in a panic.
-    #[test]
-    fn no_verb_has_an_argument_with_the_name_of_a_global_one() {
-        let cli = Cli::command();
-        let global: Vec<_> = cli.get_arguments().map(clap::Arg::get_id).collect();
-        for verb in cli.get_subcommands() {
-            for argument in verb.get_arguments() {
-                assert!(!global.contains(&argument.get_id()), "{} {}", verb.get_name(), argument.get_id());
-            }
-        }
-    }
 }
