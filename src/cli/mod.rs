@@ -49,6 +49,7 @@ use serde::Serialize;
 
 pub(crate) use self::ending::refusal;
 pub use self::ending::{Ending, Exit};
+use crate::backup::commit;
 use crate::config::site::Site;
 use crate::config::{self, LoadOptions};
 use crate::console::client;
@@ -116,7 +117,7 @@ pub enum Command {
     /// Look at what guests are configured to be
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
-    /// Make whole machines of sites
+    /// Make, back up and restore whole machines of sites
     #[command(subcommand)]
     Site(site::SiteCommand),
     Plan(up::PlanArgs),
@@ -223,6 +224,9 @@ impl Context {
     fn lock_within(&self, patience: Duration) -> Result<LockGuard> {
         let lock = self.host.lock(&self.paths.lock(), patience)?;
         service::settle(&self.paths)?;
+        if commit::finish(&self.host, &self.paths)? {
+            self.progress.say("finished a restore that was killed");
+        }
         Ok(lock)
     }
 

@@ -15,8 +15,11 @@ use crate::machine::report;
 use crate::machine::stock::Stock;
 use crate::names::{Bytes, ImageName, SiteName};
 
+mod backup;
 pub(super) mod bundle;
 mod pack;
+mod replicate;
+mod restore;
 mod show;
 mod table;
 
@@ -30,6 +33,9 @@ pub enum SiteCommand {
     Pack(pack::PackArgs),
     Show(show::ShowArgs),
     Install(Box<InstallArgs>),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
+    Replicate(replicate::ReplicateArgs),
     /// Show what the last machine is that was made of this site, and what is left to do by hand
     Report,
 }
@@ -80,6 +86,9 @@ pub fn run(command: &SiteCommand, context: &Context) -> Result<Exit> {
         SiteCommand::Pack(args) => pack::run(args, context),
         SiteCommand::Show(args) => show::run(args, context),
         SiteCommand::Install(args) => install(args, context),
+        SiteCommand::Backup(args) => backup::run(args, context),
+        SiteCommand::Restore(args) => restore::run(args, context),
+        SiteCommand::Replicate(args) => replicate::run(args, context),
         SiteCommand::Report => show(context),
     }
 }

@@ -15,6 +15,7 @@ mod far;
 mod guests;
 mod lab;
 mod programs;
+mod standby;
 mod terminals;
 
 /// Not a test: a process that [`support::Site::launch`] starts becomes a guest here.

@@ -17,7 +17,7 @@ use gridgate::paths::Paths;
 use rustix::process::{Pid, Signal};
 
 /// Longer than any command here takes on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where `scripts/test-image` prepared things; `None` (said loudly) if it did not, or this is not root.
 pub fn prepared() -> Option<PathBuf> {
@@ -160,9 +160,14 @@ impl TestSite {
     /// Empty directories, and what was prepared; takes that much of the machine.
     pub fn bare(weight: u32) -> Option<Self> {
         let prepared = prepared()?;
-        let turn = Turn::take(weight);
         // On a real disk, where the images are, and under a name without anything special.
-        let beside = prepared.parent().unwrap();
+        Self::bare_in(weight, prepared.parent().unwrap())
+    }
+
+    /// As [`TestSite::bare`], in a directory of the test's.
+    pub fn bare_in(weight: u32, beside: &Path) -> Option<Self> {
+        let prepared = prepared()?;
+        let turn = Turn::take(weight);
         let dir = tempfile::Builder::new().prefix("site-").tempdir_in(beside).unwrap();
         let (site, state) = (dir.path().join("site"), dir.path().join("state"));
         fs::create_dir_all(&state).unwrap();
