@@ -1,16 +1,23 @@
 //! `gridgate gc`: find and free what a killed command left; only gridgate's own, and only what nobody uses.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::{Context, Exit, clone};
+use crate::backup::commit;
+use crate::chunks::pull;
 use crate::console::client;
 use crate::console::record::RunRecord;
+use crate::host::begun;
 use crate::host::cgroups::Tree;
 use crate::host::disks::Disks;
 use crate::host::files::Files;
+use crate::host::newfs;
 use crate::image::store;
+use crate::machine::bundle::unpack;
 use crate::names::GuestName;
 use crate::network;
 use crate::remote;
@@ -23,6 +30,9 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 }
+
+/// What a pull fetched before it was cut off is kept so long for the next one.
+const UNFINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Serialize)]
 struct Document {
@@ -42,9 +52,22 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let mut files = store::leftovers(host, paths)?;
     files.extend(remote::leftovers());
     files.extend(clone::leftovers());
-    for dir in [paths.state.clone(), paths.state.join("keys"), paths.state.join("kernels"), paths.run.clone()]
-    {
+    files.extend(newfs::leftovers());
+    files.extend(pull::leftovers(host, paths, UNFINISHED)?);
+    files.extend(commit::leftover(host, paths, UNFINISHED));
+    files.extend(begun::leftovers(host, &paths.state)?);
+    let own = ["", "keys", "kernels", "kernels/uml"].map(|dir| paths.state.join(dir));
+    for dir in own.into_iter().chain([paths.run.clone(), unpack::place(&paths.state)]) {
         files.extend(host.abandoned(&dir)?);
+    }
+    for site in host.list(&paths.state.join("sites"))? {
+        let kept = paths.state.join("sites").join(site);
+        for dir in ["", "keys", "identities"] {
+            files.extend(host.abandoned(&kept.join(dir))?);
+        }
+        for guest in host.list(&kept.join("guests"))? {
+            files.extend(host.abandoned(&kept.join("guests").join(guest))?);
+        }
     }
     for guest in host.list(&paths.guests())? {
         files.extend(host.abandoned(&paths.guests().join(guest))?);
