@@ -1,41 +1,26 @@
 //! `gridgate console --all` on a terminal, with a real holder and programs that stand for guests.
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
-mod support;
-
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use gridgate::console::client;
 use gridgate::console::protocol::{Mode, Settings};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use rustix::pty::OpenptFlags;
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-use support::{LIMIT, Site, eventually, guest, kill};
+use rustix::termios::LocalModes;
 
-/// Not a test: a process that [`Site::launch`] starts becomes a guest here.
-#[test]
-fn launcher() {
-    support::launcher();
-}
+use crate::support::{self, LIMIT, Site, eventually, guest, kill};
+use crate::terminal::{Terminal, gridgate};
 
 /// `gridgate console --all` on a terminal of 100 columns and 31 rows, and what that shows.
 struct User {
-    screen: File,
-    terminal: OwnedFd,
-    client: Child,
+    terminal: Terminal,
     bytes: Vec<u8>,
     shown: vt100::Parser,
 }
 
 fn panes(site: &Site, args: &[&str]) -> Command {
-    let mut command = Command::new(support::exe());
-    command.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
-    command.args(["console", "--all"]).args(args).env("LC_ALL", "C.UTF-8");
+    let mut command = gridgate(site, &[&["console", "--all"], args].concat());
+    command.env("LC_ALL", "C.UTF-8");
     command
 }
 
@@ -47,24 +32,18 @@ impl User {
 
     fn of(site: &Site, guests: &[&str], args: &[&str]) -> Self {
         write_site(site, guests);
-        let (master, slave) = support::terminal(OpenptFlags::CLOEXEC);
-        tcsetwinsize(&master, Winsize { ws_col: 100, ws_row: 31, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        let client = panes(site, args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let terminal = Terminal::new(&mut panes(site, args), 100, 31);
         let shown = vt100::Parser::new(31.try_into().unwrap(), 100.try_into().unwrap(), 0);
-        Self { screen: master.into(), terminal: slave, client, bytes: Vec::new(), shown }
+        Self { terminal, bytes: Vec::new(), shown }
     }
 
     fn types(&mut self, bytes: &[u8]) {
-        self.screen.write_all(bytes).unwrap();
+        self.terminal.types(bytes);
     }
 
     fn resize(&mut self, columns: u16, rows: u16) {
-        tcsetwinsize(&self.terminal, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 })
-            .unwrap();
         self.shown.set_size(rows.try_into().unwrap(), columns.try_into().unwrap());
-        // The terminal is not the client's controlling one here, so that nobody else tells it.
-        kill(self.client.id().cast_signed(), Signal::WINCH);
+        self.terminal.resize(columns, rows);
     }
 
     /// Waits until the screen is as wanted.
@@ -81,36 +60,23 @@ impl User {
     }
 
     fn read(&mut self) {
-        let limit = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-        if poll(&mut [PollFd::new(&self.screen, PollFlags::IN)], Some(&limit)).unwrap() == 1 {
-            let mut buffer = [0; 4096];
-            let n = self.screen.read(&mut buffer).unwrap();
-            self.bytes.extend_from_slice(&buffer[..n]);
-            self.shown.process(&buffer[..n]);
-        }
+        let read = self.terminal.read(Duration::from_millis(200));
+        self.shown.process(&read);
+        self.bytes.extend(read);
     }
 
     /// The exit code; the terminal must be as it was.
     fn ends(&mut self) -> Option<i32> {
         let status = eventually("it ends", || {
             self.read();
-            self.client.try_wait().unwrap()
+            self.terminal.client.try_wait().unwrap()
         });
         self.read();
-        assert!(
-            tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
-        );
+        assert!(self.terminal.modes().contains(LocalModes::ICANON | LocalModes::ECHO));
         let screen = self.shown.screen();
         assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         status.code()
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
     }
 }
 
@@ -264,7 +230,7 @@ fn a_terminal_is_put_back_when_the_panes_are_told_to_end() {
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let mut user = User::new(&site, &[]);
         user.sees_text("booted");
-        kill(user.client.id().cast_signed(), signal);
+        kill(user.terminal.client.id().cast_signed(), signal);
         assert_eq!(user.ends(), Some(0), "{signal:?}");
     }
 }

@@ -1,7 +1,4 @@
 //! When a guest is ready, and waiting for it.
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
-
-mod support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
@@ -11,17 +8,8 @@ use gridgate::config::site::ReadyCheck;
 use gridgate::console::client;
 use gridgate::console::protocol::{Event, For, Kind, Mode, Settings};
 use gridgate::console::record::{ReadyRecord, ReadyState};
-use support::{LIMIT, Site, eventually, guest};
 
-/// Not a test: a process that [`Site::launch`] starts becomes a guest here.
-#[test]
-fn launcher() {
-    support::launcher();
-}
-
-fn plain() -> Settings {
-    Settings::default()
-}
+use crate::support::{self, LIMIT, Site, eventually, guest};
 
 #[test]
 fn a_guest_is_ready_when_its_login_prompt_and_its_port_are_there() {
@@ -34,7 +22,7 @@ fn a_guest_is_ready_when_its_login_prompt_and_its_port_are_there() {
         ready: vec![ReadyCheck::Login, ReadyCheck::Tcp(port)],
         address: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         ready_timeout_ms: 60_000,
-        ..plain()
+        ..Settings::default()
     };
     site.spawn(&ce, "printf 'ce lo'; sleep 0.05; printf 'gin: '; exec cat", "uml", settings).unwrap();
     let login = || ReadyRecord::read(&site.paths, &ce).unwrap().filter(|r| r.state == ReadyState::Waiting);
@@ -52,7 +40,7 @@ fn a_guest_is_ready_when_its_login_prompt_and_its_port_are_there() {
 fn a_guest_that_is_slow_is_degraded_and_lives() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    let settings = Settings { ready: vec![ReadyCheck::Login], ready_timeout_ms: 50, ..plain() };
+    let settings = Settings { ready: vec![ReadyCheck::Login], ready_timeout_ms: 50, ..Settings::default() };
     site.spawn(&ce, "read go; printf 'ce login: '; exec cat", "uml", settings).unwrap();
     let degraded =
         || ReadyRecord::read(&site.paths, &ce).unwrap().filter(|r| r.state == ReadyState::Degraded);
@@ -70,7 +58,7 @@ fn a_prompt_that_came_while_no_holder_was_there_counts() {
         return;
     }
     let Some(mut site) = Site::new() else { return };
-    let settings = Settings { ready: vec![ReadyCheck::Login], ..plain() };
+    let settings = Settings { ready: vec![ReadyCheck::Login], ..Settings::default() };
     let ce = site.guest("ce", "printf 'ce lo'; read go; printf 'gin: '; exec sleep 1000", settings);
     site.attach(&ce.name, Mode::Write, false, None).read_until(|seen| seen.output() == b"ce lo");
     site.attach(&ce.name, Mode::Write, false, None).send(Kind::Input, b"\n");
@@ -87,7 +75,7 @@ fn waiting_ends_with_the_guest() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
     let began = gridgate::console::now_ms();
-    let settings = Settings { ready: vec![ReadyCheck::Login], ..plain() };
+    let settings = Settings { ready: vec![ReadyCheck::Login], ..Settings::default() };
     site.spawn(&ce, "read go; exit 1", "uml", settings).unwrap();
     let paths = site.paths.clone();
     let wait = move || client::wait_event(&paths, &guest("ce"), For::Ready, Some(began), LIMIT).unwrap();
@@ -107,7 +95,7 @@ fn waiting_outlives_the_holder() {
         return;
     }
     let Some(mut site) = Site::new() else { return };
-    let settings = Settings { ready: vec![ReadyCheck::Login], ..plain() };
+    let settings = Settings { ready: vec![ReadyCheck::Login], ..Settings::default() };
     let ce = site.guest("ce", "read go; printf 'ce login: '; exec cat", settings);
     let paths = site.paths.clone();
     let waiter =
@@ -123,7 +111,7 @@ fn a_guest_says_itself_that_it_is_ready_and_lives_and_a_flood_of_it_does_no_harm
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
     let ready = vec![ReadyCheck::Notify, ReadyCheck::Heartbeat(1)];
-    site.spawn(&ce, "exec cat", "nspawn", Settings { ready, ..plain() }).unwrap();
+    site.spawn(&ce, "exec cat", "nspawn", Settings { ready, ..Settings::default() }).unwrap();
     let socket = site.paths.notify_socket(&ce);
     let mode = std::os::unix::fs::MetadataExt::mode(&socket.metadata().unwrap());
     assert_eq!(mode & 0o777, 0o600);

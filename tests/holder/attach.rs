@@ -1,41 +1,26 @@
 //! `gridgate console` on a terminal and on pipes.
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
-mod support;
-
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use gridgate::console::client;
 use gridgate::console::protocol::Settings;
 use gridgate::names::GuestName;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use rustix::pty::OpenptFlags;
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-use support::{LIMIT, Site, eventually, guest, kill};
+use rustix::termios::LocalModes;
 
-/// Not a test: a process that [`Site::launch`] starts becomes a guest here.
-#[test]
-fn launcher() {
-    support::launcher();
-}
+use crate::log::contains;
+use crate::support::{self, LIMIT, Site, eventually, guest, kill};
+use crate::terminal::{Terminal, gridgate};
 
 /// `gridgate console` on a terminal of 100 columns and 40 rows.
 struct User {
-    screen: File,
-    terminal: OwnedFd,
-    client: Child,
+    terminal: Terminal,
     seen: Vec<u8>,
 }
 
 fn console(site: &Site, name: &GuestName, args: &[&str]) -> Command {
-    let mut command = Command::new(support::exe());
-    command.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
-    command.arg("console").arg(name.as_str()).args(args);
-    command
+    gridgate(site, &[&["console", name.as_str()], args].concat())
 }
 
 impl User {
@@ -49,41 +34,27 @@ impl User {
 
     /// Of a guest that need not be there.
     fn waits(site: &Site, name: &GuestName, args: &[&str]) -> Self {
-        let (master, slave) = support::terminal(OpenptFlags::CLOEXEC);
-        tcsetwinsize(&master, Winsize { ws_col: 100, ws_row: 40, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        let client = console(site, name, args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Self { screen: master.into(), terminal: slave, client, seen: Vec::new() }
+        Self { terminal: Terminal::new(&mut console(site, name, args), 100, 40), seen: Vec::new() }
     }
 
     fn types(&mut self, bytes: &[u8]) {
-        self.screen.write_all(bytes).unwrap();
+        self.terminal.types(bytes);
     }
 
     fn sees(&mut self, text: &str) {
-        let limit = Timespec { tv_sec: i64::try_from(LIMIT.as_secs()).unwrap(), tv_nsec: 0 };
-        while !self.seen.windows(text.len()).any(|w| w == text.as_bytes()) {
-            let ready = poll(&mut [PollFd::new(&self.screen, PollFlags::IN)], Some(&limit)).unwrap();
-            assert_eq!(ready, 1, "never saw {text:?} but {}", self.seen.escape_ascii());
-            let mut buffer = [0; 4096];
-            let n = self.screen.read(&mut buffer).unwrap();
-            self.seen.extend_from_slice(&buffer[..n]);
+        while !contains(&self.seen, text) {
+            let read = self.terminal.read(LIMIT);
+            assert!(!read.is_empty(), "never saw {text:?} but {}", self.seen.escape_ascii());
+            self.seen.extend(read);
         }
     }
 
     fn is_raw(&self) -> bool {
-        !tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ICANON)
+        !self.terminal.modes().contains(LocalModes::ICANON)
     }
 
     fn ends(&mut self) -> Option<i32> {
-        self.client.wait().unwrap().code()
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
+        self.terminal.client.wait().unwrap().code()
     }
 }
 
@@ -125,7 +96,7 @@ fn a_terminal_is_put_back_when_the_client_is_told_to_end() {
     let ce = site.guest("ce", "exec cat", Settings::default());
     let mut user = User::new(&site, &ce.name, &["--escape", "none"]);
     eventually("the terminal is raw", || user.is_raw().then_some(()));
-    kill(user.client.id().cast_signed(), Signal::TERM);
+    kill(user.terminal.client.id().cast_signed(), Signal::TERM);
     assert_eq!(user.ends(), Some(0));
     assert!(!user.is_raw());
 }
@@ -135,9 +106,7 @@ fn a_new_window_size_reaches_the_guest() {
     let Some(mut site) = Site::new() else { return };
     let ce = site.guest("ce", "while read line; do stty size; done", Settings::default());
     let mut user = User::new(&site, &ce.name, &[]);
-    tcsetwinsize(&user.terminal, Winsize { ws_col: 77, ws_row: 11, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    // The terminal is not the client's controlling one here, so that nobody else tells it.
-    kill(user.client.id().cast_signed(), Signal::WINCH);
+    user.terminal.resize(77, 11);
     eventually("the guest has the new size", || {
         user.types(b"\n");
         user.sees("\n");

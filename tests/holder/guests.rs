@@ -1,45 +1,26 @@
 //! Guests under the console holder: how they start, end, and start again.
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
-
-mod support;
 
 use gridgate::config::site::ReadyCheck;
 use gridgate::console::client;
-use gridgate::console::logread::{self, BootReader};
+use gridgate::console::logread;
 use gridgate::console::protocol::{Event, For, Kind, Mode, Position, Settings};
 use gridgate::console::record::{Cause, ExitRecord, ReadyRecord, RunRecord};
-use gridgate::paths::Paths;
 use rustix::process::Signal;
-use support::{LIMIT, Site, eventually, guest, kill};
 
-/// Not a test: a process that [`Site::launch`] starts becomes a guest here.
-#[test]
-fn launcher() {
-    support::launcher();
-}
-
-fn plain() -> Settings {
-    Settings::default()
-}
-
-fn log_of(paths: &Paths, name: &str, boot: i64) -> Vec<u8> {
-    let dir = paths.console(&guest(name));
-    let mut bytes = Vec::new();
-    let number = logread::resolve(&dir, boot).unwrap();
-    std::io::Read::read_to_end(&mut BootReader::new(&dir, number), &mut bytes).unwrap();
-    bytes
-}
-
-fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|w| w == text.as_bytes())
-}
+use crate::log::{contains, log_of};
+use crate::support::{self, LIMIT, Site, eventually, guest, kill};
 
 #[test]
 fn the_end_of_a_guest_is_written_down_with_its_last_words() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "read go; printf '\\033[31mKernel panic\\033[0m\\nnot syncing'; exit 7", "uml", plain())
-        .unwrap();
+    site.spawn(
+        &ce,
+        "read go; printf '\\033[31mKernel panic\\033[0m\\nnot syncing'; exit 7",
+        "uml",
+        Settings::default(),
+    )
+    .unwrap();
     let mut writer = site.attach(&ce, Mode::Write, false, None);
     writer.send(Kind::Input, b"\n");
     let exit = writer.read_until(|seen| seen.exit.is_some()).exit.clone().unwrap();
@@ -56,7 +37,7 @@ fn the_end_of_a_guest_is_written_down_with_its_last_words() {
 fn a_guest_that_is_killed_ended_by_a_signal() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "exec sleep 1000", "uml", plain()).unwrap();
+    site.spawn(&ce, "exec sleep 1000", "uml", Settings::default()).unwrap();
     kill(site.state(&ce).unwrap().pid, Signal::KILL);
     let event = client::wait_event(&site.paths, &ce, For::Stopped, None, LIMIT).unwrap();
     let Some(Event::Stopped(Some(exit))) = event else { panic!("{event:?}") };
@@ -66,7 +47,7 @@ fn a_guest_that_is_killed_ended_by_a_signal() {
 #[test]
 fn a_guest_of_a_service_manager_ends_for_reasons_that_others_know() {
     let Some(mut site) = Site::new() else { return };
-    let ce = site.guest("ce", "read go; echo bye", plain());
+    let ce = site.guest("ce", "read go; echo bye", Settings::default());
     let mut writer = site.attach(&ce.name, Mode::Write, false, None);
     writer.send(Kind::Input, b"\n");
     let exit = writer.read_until(|seen| seen.exit.is_some()).exit.clone().unwrap();
@@ -80,7 +61,7 @@ fn a_guest_of_a_service_manager_ends_for_reasons_that_others_know() {
 #[test]
 fn a_guest_that_ended_while_no_holder_was_there_is_noticed() {
     let Some(mut site) = Site::new() else { return };
-    let ce = site.guest("ce", "echo hello; exec sleep 1000", plain());
+    let ce = site.guest("ce", "echo hello; exec sleep 1000", Settings::default());
     eventually("it has spoken", || site.state(&ce.name).filter(|s| s.output_bytes == 6));
     site.kill_holder();
     kill(ce.pid, Signal::KILL);
@@ -97,7 +78,7 @@ fn a_second_boot_has_a_log_of_its_own() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
     for words in ["one", "two"] {
-        site.spawn(&ce, &format!("echo {words}"), "uml", plain()).unwrap();
+        site.spawn(&ce, &format!("echo {words}"), "uml", Settings::default()).unwrap();
         client::wait_event(&site.paths, &ce, For::Stopped, None, LIMIT).unwrap().unwrap();
     }
     assert_eq!(
@@ -113,7 +94,7 @@ fn a_container_that_reboots_is_started_again() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
     let script = "read word; echo said $word; [ $word = reboot ] && exit 133; exit 0";
-    site.spawn(&ce, script, "nspawn", plain()).unwrap();
+    site.spawn(&ce, script, "nspawn", Settings::default()).unwrap();
     let first = site.state(&ce).unwrap();
     let mut writer = site.attach(&ce, Mode::Write, false, None);
     writer.send(Kind::Input, b"reboot\n");
@@ -131,7 +112,7 @@ fn a_container_that_reboots_is_started_again() {
 fn a_container_that_is_stopped_does_not_reboot() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "read word; exit 133", "nspawn", plain()).unwrap();
+    site.spawn(&ce, "read word; exit 133", "nspawn", Settings::default()).unwrap();
     client::stopping(&site.paths, &ce).unwrap();
     let mut writer = site.attach(&ce, Mode::Write, false, None);
     writer.send(Kind::Input, b"\n");
@@ -144,33 +125,33 @@ fn a_container_that_is_stopped_does_not_reboot() {
 fn a_launcher_that_fails_says_why() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    let refused = site.spawn(&ce, "fail", "uml", plain()).unwrap_err();
+    let refused = site.spawn(&ce, "fail", "uml", Settings::default()).unwrap_err();
     let why = "starting guest 'ce': its launcher ended with status 3 before the guest was there: ";
     let text = refused.to_string();
     assert!(text.starts_with(why) && text.ends_with("no such kernel | use another"), "{text}");
     let mut missing = site.launch(&ce, "", "uml", None);
     missing.argv = vec!["/nowhere/gridgate".to_owned()];
-    let refused = client::spawn(&site.paths, &ce, missing, plain(), LIMIT).unwrap_err();
+    let refused = client::spawn(&site.paths, &ce, missing, Settings::default(), LIMIT).unwrap_err();
     assert!(
         refused.to_string().starts_with("starting guest 'ce': starting '/nowhere/gridgate': "),
         "{refused}"
     );
-    let pattern = Settings { ready: vec![ReadyCheck::Console("(".to_owned())], ..plain() };
+    let pattern = Settings { ready: vec![ReadyCheck::Console("(".to_owned())], ..Settings::default() };
     let refused = site.spawn(&ce, "exec cat", "uml", pattern).unwrap_err();
     assert!(
         refused.to_string().starts_with("starting guest 'ce': understanding the pattern '('"),
         "{refused}"
     );
-    site.spawn(&ce, "exec cat", "uml", plain()).unwrap();
+    site.spawn(&ce, "exec cat", "uml", Settings::default()).unwrap();
 }
 
 #[test]
 fn a_guest_cannot_be_started_twice() {
     let Some(site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "exec cat", "uml", plain()).unwrap();
+    site.spawn(&ce, "exec cat", "uml", Settings::default()).unwrap();
     let pid = site.state(&ce).unwrap().pid;
-    let refused = site.spawn(&ce, "exec cat", "uml", plain()).unwrap_err();
+    let refused = site.spawn(&ce, "exec cat", "uml", Settings::default()).unwrap_err();
     assert_eq!(refused.to_string(), format!("starting guest 'ce': it is running already, as process {pid}"));
 }
 
@@ -178,7 +159,7 @@ fn a_guest_cannot_be_started_twice() {
 fn the_holder_quits_only_when_no_guest_is_left() {
     let Some(mut site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "exec cat", "uml", plain()).unwrap();
+    site.spawn(&ce, "exec cat", "uml", Settings::default()).unwrap();
     let refused = client::quit(&site.paths).unwrap_err();
     assert_eq!(refused.to_string(), "ending the console holder: guests are running: ce");
     kill(site.state(&ce).unwrap().pid, Signal::TERM);
@@ -194,7 +175,7 @@ fn sigterm_ends_the_holder_and_not_the_guests() {
     }
     let Some(mut site) = Site::new() else { return };
     let ce = guest("ce");
-    site.spawn(&ce, "exec cat", "uml", plain()).unwrap();
+    site.spawn(&ce, "exec cat", "uml", Settings::default()).unwrap();
     let pid = site.state(&ce).unwrap().pid;
     kill(site.holder_pid().cast_signed(), Signal::TERM);
     assert!(site.holder.take().unwrap().wait().unwrap().success());
