@@ -39,7 +39,7 @@ test: ## run all tests that this machine can run
 test-lab: ## run the tests on a whole machine, emulated: Debian with guests in it; takes minutes
 	scripts/setup --test
 	scripts/lab-image
-	GRIDGATE_LAB=$(CURDIR)/build/lab $(CARGO) test --test lab
+	GRIDGATE_LAB=$(CURDIR)/build/lab $(CARGO) test --test lab --test image_build
 
 bench: ## run the benchmarks
 	scripts/setup --bench

@@ -49,12 +49,17 @@ fn files(machine: &Path) -> BTreeSet<(String, u32)> {
 
 /// Words of the verbs that people type, such as `image-build`.
 fn verbs() -> Vec<String> {
-    let mut verbs = Vec::new();
-    for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        verbs.push(verb.get_name().to_owned());
-        verbs.extend(verb.get_subcommands().map(|inner| format!("{}-{}", verb.get_name(), inner.get_name())));
+    below(&Cli::command(), "")
+}
+
+fn below(verb: &clap::Command, before: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for inner in verb.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        let name = format!("{before}{}", inner.get_name());
+        names.extend(below(inner, &format!("{name}-")));
+        names.push(name);
     }
-    verbs
+    names
 }
 
 /// What bash offers for the last of these words.

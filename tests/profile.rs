@@ -214,3 +214,58 @@ fn other_tools_forms_go_out_and_come_in() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("bad.def:1:"), "{}", text(&refused.stderr));
 }
+
+/// A package that holds nothing, put into the tree's database by the machine's own rpm.
+fn install_rpm(stage: &Stage) -> bool {
+    let spec = "Name: present\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\nProvides: virtual\n\
+                %description\nx\n%files\n";
+    std::fs::write(stage.path("p.spec"), spec).unwrap();
+    let run = |program: &str, args: &[&str]| {
+        let ran = Command::new(program).args(args).current_dir(stage.dir.path()).output();
+        ran.is_ok_and(|ran| ran.status.success())
+    };
+    let top = format!("_topdir {}", stage.path("rpm").display());
+    if !run("rpmbuild", &["-bb", "--define", &top, "p.spec"]) {
+        return false;
+    }
+    let tree = stage.path("tree").display().to_string();
+    let made = "rpm/RPMS/noarch/present-1-1.noarch.rpm";
+    let database = ["--root", &tree, "--dbpath", "/var/lib/rpm"];
+    run("rpm", &[&database[..], &["--initdb"]].concat())
+        && run(
+            "rpm",
+            &[&database[..], &["--install", "--justdb", "--nodeps", "--nosignature", made]].concat(),
+        )
+}
+
+#[test]
+fn missing_packages_of_a_guest_with_rpm_are_found_by_the_guests_own_rpm() {
+    if !is_root() {
+        return;
+    }
+    let feature = "description = \"x\"\npackages = [\"present\", \"virtual\", \"absent\"]\n";
+    let guest = "address = \"10.77.0.12\"\nprofile = \"base\"\nfeatures = [\"trial\"]\n";
+    let stage = Stage::new(&[("profiles/features/trial.toml", feature), ("guests/ui.toml", guest)]);
+    let compiled = |stage: &Stage| {
+        let ran = stage.on_tree(&["profile", "compile", "ui", "--json"]);
+        assert!(ran.status.success(), "{}", text(&ran.stderr));
+        serde_json::from_slice::<serde_json::Value>(&ran.stdout).unwrap()
+    };
+    let note = compiled(&stage)["notes"].to_string();
+    assert!(note.contains("whether its packages are there is not known: neither dpkg nor rpm"), "{note}");
+    if !install_rpm(&stage) {
+        return eprintln!("skipped in part: there is no rpmbuild here");
+    }
+    assert!(compiled(&stage)["notes"].to_string().contains("the guest has no program 'rpm'"));
+    stage.give("/usr/bin/rpm");
+    std::fs::create_dir_all(stage.path("tree/usr/lib")).unwrap();
+    let config = Command::new("cp").args(["-r", "/usr/lib/rpm"]).arg(stage.path("tree/usr/lib")).status();
+    assert!(config.unwrap().success());
+    std::fs::create_dir_all(stage.path("tree/root")).unwrap();
+    std::fs::write(stage.path("tree/root/.rpmmacros"), "%_dbpath /var/lib/rpm\n").unwrap();
+    let found = compiled(&stage);
+    let missing: Vec<&str> =
+        found["missing_packages"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert!(missing.contains(&"absent") && !missing.contains(&"present"), "{found}");
+    assert!(!missing.contains(&"virtual"), "{found}");
+}

@@ -59,8 +59,8 @@ impl Agent {
         Ok(Self { stream: Mutex::new(stream) })
     }
 
-    /// Runs a command as root's shell would, and ends it after `limit` (status 124).
-    pub(crate) fn run(&self, command: &str, limit: Duration) -> Result<Ran, String> {
+    /// Starts a command as root's shell would, which is ended after `limit`; answers with its process id.
+    pub(crate) fn start(&self, command: &str, limit: Duration) -> Result<Value, String> {
         let seconds = limit.as_secs().to_string();
         // The agent's own mask would make all files private.
         let shell = "umask 022; exec timeout --kill-after=1 \"$1\" sh -c \"$2\"";
@@ -70,7 +70,12 @@ impl Agent {
             "env": ENVIRONMENT,
             "capture-output": true,
         });
-        let pid = self.call("guest-exec", &arguments)?["pid"].clone();
+        Ok(self.call("guest-exec", &arguments)?["pid"].clone())
+    }
+
+    /// Runs a command as root's shell would, and ends it after `limit` (status 124).
+    pub(crate) fn run(&self, command: &str, limit: Duration) -> Result<Ran, String> {
+        let pid = self.start(command, limit)?;
         let mut pause = LOOKS[0];
         let ended = loop {
             let status = self.call("guest-exec-status", &json!({ "pid": pid }))?;

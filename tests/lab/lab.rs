@@ -30,7 +30,7 @@ use crate::agent::Agent;
 use crate::installed::{Installed, Ran, clone_disk, install, succeeds, with_own_mounts};
 
 /// Longer than anything takes there on a busy host: emulated, all is ten times slower.
-const LIMIT: Duration = Duration::from_secs(1200);
+pub(crate) const LIMIT: Duration = Duration::from_secs(1200);
 /// As `tests/lab/images/lab.toml` has it.
 const ROOT_BYTES: u64 = 2 << 30;
 /// What tells why it went wrong is near the end.
@@ -38,7 +38,7 @@ const TAIL_LINES: usize = 60;
 
 /// Left out of the processor: a fifth level of page tables and virtualisation only cost time. A fast console for what the
 /// kernel says is not needed, since little is said.
-const MACHINE: [&str; 14] = [
+pub(crate) const MACHINE: [&str; 14] = [
     "-nodefaults",
     "-no-reboot",
     "-display",
@@ -57,6 +57,9 @@ const MACHINE: [&str; 14] = [
 /// Nobody attacks the machine; without the kernel's defences it boots in half the time.
 const KERNEL_ARGS: &str =
     "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 systemd.show_status=1";
+
+/// One machine at a time: each wants all of the host.
+pub(crate) static TURN: Mutex<()> = Mutex::new(());
 
 /// See the module.
 pub(crate) struct Lab {
@@ -86,7 +89,6 @@ impl Lab {
     /// A machine that is installed and set up, but not booted; `None`, said loudly, where there can be none. One at a time:
     /// it wants all of the host. What it is made of is in `$GRIDGATE_LAB`; its console is kept there as `NAME.console`.
     pub(crate) fn configure(name: &str, set_up: impl FnOnce(&Setup<'_>) + Send) -> Option<Self> {
-        static TURN: Mutex<()> = Mutex::new(());
         let Some(made) = std::env::var_os("GRIDGATE_LAB").map(PathBuf::from) else {
             eprintln!("skipped: a whole machine takes minutes; make test-lab does it");
             return None;
@@ -171,7 +173,9 @@ impl Lab {
 
     /// Shuts it down as its power button would, and returns when it is off.
     pub(crate) fn shut_down(&mut self) {
-        self.tell("systemctl --no-block poweroff");
+        // It may be off before anybody could ask how the command ended.
+        let agent = self.agent.as_ref().expect("the machine is off");
+        agent.start("systemctl poweroff", LIMIT).unwrap_or_else(|why| panic!("{why}\n{}", self.tail()));
         let deadline = Instant::now() + LIMIT;
         let qemu = self.qemu.as_mut().unwrap();
         while qemu.try_wait().unwrap().is_none() {
@@ -237,7 +241,7 @@ fn kernel(made: &Path) -> PathBuf {
 }
 
 /// Where `/dev/kvm` is, it may still not work: what counts is what booted.
-fn accelerator(made: &Path) -> &'static str {
+pub(crate) fn accelerator(made: &Path) -> &'static str {
     match backends(&Live, &Paths::new(made, made)) {
         Ok(found) if found.kvm.works => "kvm",
         _ => "tcg",
@@ -245,7 +249,7 @@ fn accelerator(made: &Path) -> &'static str {
 }
 
 /// A disk that is as the one below it until it is written to.
-fn layer(below: &Path, disk: &Path) {
+pub(crate) fn layer(below: &Path, disk: &Path) {
     let mut create = Command::new("qemu-img");
     create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(below).arg(disk);
     succeeds(&mut create);
@@ -259,7 +263,7 @@ fn mounted(dir: &Path, disk: &Path, options: &str) -> PathBuf {
     tree
 }
 
-fn tail(console: &Path) -> String {
+pub(crate) fn tail(console: &Path) -> String {
     let said = fs::read(console).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().collect();

@@ -6,6 +6,7 @@ mod agent;
 #[path = "../support/installed.rs"]
 mod installed;
 mod lab;
+mod made;
 mod measure;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use installed::Installed;
 use lab::{Lab, Setup};
+use made::{Firmware, Made};
 use measure::Guest;
 
 const RUNNING: [&str; 3] = ["running", "running", "ready"];
@@ -177,6 +179,9 @@ fn two_guests(machine: &Setup<'_>) {
     machine.file("etc/gridgate/guests/se.toml", "role = 'se'");
 }
 
+/// How often a limit is measured before it is said not to hold.
+const ATTEMPTS: u32 = 5;
+
 #[test]
 fn every_limit_bites() {
     let Some(mut lab) = Lab::configure("limits", two_guests) else { return };
@@ -184,15 +189,19 @@ fn every_limit_bites() {
     lab.tell("gridgate up");
     let [ce, se] = ["ce", "se"].map(|guest| Guest::of(&lab, guest));
     let (kib, mut wrong) = (1024.0, Vec::new());
-    // A limit holds if it lets through what it says, give or take, and the guest would have taken much more.
+    // A limit holds if it lets through what it says, give or take, and the guest would have taken much more. An emulated machine
+    // on a busy one may be too slow to tell for a while; a limit that does not bite never does.
     let mut holds = |limit: &str, amount: f64, measure: &dyn Fn() -> f64| {
-        let without = measure();
-        lab.tell(&format!("gridgate limit ce {limit}"));
-        let with = measure();
-        lab.tell(&format!("gridgate limit ce {}=none", limit.split('=').next().unwrap()));
-        eprintln!("{limit}: {with:.2} instead of {without:.2}");
-        if without < 2.0 * amount || !(0.3 * amount..1.3 * amount).contains(&with) {
-            wrong.push(format!("{limit}: {with:.1} instead of {without:.1}"));
+        let holds = (0..ATTEMPTS).any(|_| {
+            let without = measure();
+            lab.tell(&format!("gridgate limit ce {limit}"));
+            let with = measure();
+            lab.tell(&format!("gridgate limit ce {}=none", limit.split('=').next().unwrap()));
+            eprintln!("{limit}: {with:.2} instead of {without:.2}");
+            without >= 2.0 * amount && (0.3 * amount..1.3 * amount).contains(&with)
+        });
+        if !holds {
+            wrong.push(limit.to_owned());
         }
     };
     holds("cpu=20%", 0.2, &|| ce.processors());
@@ -232,4 +241,56 @@ fn no_more_memory_than_was_said(lab: &Lab, ce: &Guest<'_>) {
     assert_eq!(hold(), "0");
     assert_eq!(ce.counted("memory.events", "oom_kill"), 1);
     assert!(ce.counted("memory.current", "") <= 128 << 20);
+}
+
+/// `ready` is the login prompt, so that a guest that is ready may still be on its way to its network.
+const MADE: &str = r#"
+    name = "made"
+    domain = "made.example.org"
+    admin_key_file = "admins.pub"
+    [host]
+    hostname = "gw"
+    mac = "52:54:00:12:34:58"
+    address = "10.0.2.15/24"
+    gateway = "10.0.2.2"
+    kernel_args = "mitigations=off init_on_alloc=0 panic=-1"
+    [defaults]
+    image = "debian-12"
+    backend = "uml"
+    memory = "192M"
+    disk = "1G"
+    ready = ["login", "ssh:22"]
+    ready_timeout = "20min"
+    [networks.lan]
+    mode = "nat"
+    subnet = "10.77.0.0/24"
+    gateway = "10.77.0.1"
+"#;
+
+#[test]
+fn a_disk_that_was_made_offline_starts_by_uefi_and_bios_and_its_guests_are_known_by_their_keys() {
+    let guests = [
+        ("ce", "role = 'ce'\naddress = '10.77.0.10'"),
+        // The second one shares the kernel: another emulated one would take minutes more.
+        ("ui", "role = 'ui'\naddress = '10.77.0.11'\nbackend = 'nspawn'"),
+    ];
+    let Some(mut made) = Made::install("made", MADE, &guests) else { return };
+    let report = made.report();
+    assert_eq!(report["machines"][0]["fqdn"], "gw.made.example.org", "{report}");
+
+    made.boot(Firmware::SecureBoot);
+    assert_eq!(made.tell("mokutil --sb-state"), "SecureBoot enabled");
+
+    made.boot(Firmware::Bios);
+    assert_eq!(made.run("test -e /sys/firmware/efi").status, 1, "it was started by UEFI again");
+    assert_eq!(made.tell("hostname -f"), "gw.made.example.org");
+    let failed = made.tell("systemctl --failed --no-legend");
+    assert_eq!(failed, "", "{}", made.evidence());
+    for (guest, address) in [("ce", "10.77.0.10"), ("ui", "10.77.0.11")] {
+        made.tell(&format!("gridgate wait {guest} --timeout 20min"));
+        assert_eq!(made.status(guest), RUNNING, "{guest}");
+        let ran = made.ssh(address, "hostname -f");
+        assert_eq!(ran.stdout, format!("{guest}.made.example.org"), "{}\n{}", ran.stderr, made.evidence());
+    }
+    assert_eq!(made.tell("gridgate gc"), "", "what was left behind");
 }

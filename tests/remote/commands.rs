@@ -200,7 +200,7 @@ fn a_cable_that_is_pulled_ends_the_command_with_a_clear_error_in_bounded_time() 
         let cut = Instant::now();
         lab.cut();
         assert_eq!(script.ends(), Some(1));
-        assert!(cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
+        assert!(cut.elapsed() < Duration::from_secs(60), "{:?}", cut.elapsed());
         let said = script.said();
         assert!(said.contains("gridgate: running 'enter' on 'gw': the connection was lost"), "{said}");
     });

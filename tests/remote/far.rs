@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::{eventually, exe};
 
@@ -26,8 +27,16 @@ impl Far {
             false => format!("+{b:02x}"),
         };
         let script: String = script.bytes().map(encode).collect();
-        let mut command = Command::new(exe());
-        command.arg("hosted").args(options).arg("--").arg("--site").arg(site.path());
+        // A shell in the background ignores SIGINT, so do all that it starts, and no shell can trap what was ignored.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT,QUIT,HUP")
+            .arg(exe())
+            .arg("hosted")
+            .args(options)
+            .arg("--")
+            .arg("--site")
+            .arg(site.path());
         command.args(["enter", "sh", "-c", &script]);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -70,15 +79,21 @@ fn a_line_that_ends_is_a_near_end_that_is_gone() {
 
 #[test]
 fn a_line_that_is_silent_is_a_near_end_that_is_gone_and_a_beat_is_no_silence() {
-    let mut far = Far::new(&["--silence", "4"], LASTING);
-    far.says("running\n");
-    let began = std::time::Instant::now();
-    // Well before the silence is too long, even on a machine that stumbles.
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    far.hears(b"b\0\0\0\0");
-    far.says("asked\n");
-    assert!(began.elapsed() >= std::time::Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(far.ends(), Some(5));
+    // A machine that stumbles may be silent itself; then once more.
+    let heard = (0..10).any(|_| {
+        let mut far = Far::new(&["--silence", "4"], LASTING);
+        far.says("running\n");
+        let began = Instant::now();
+        std::thread::sleep(Duration::from_secs(1));
+        let _ = far.line.as_mut().unwrap().write_all(b"b\0\0\0\0");
+        let asleep = began.elapsed();
+        far.says("asked\n");
+        assert_eq!(far.ends(), Some(5));
+        // What counts from the first second on ends one second before what counts from the beat.
+        assert!(began.elapsed() >= asleep + Duration::from_secs(4) || asleep > Duration::from_secs(3));
+        asleep < Duration::from_secs(3)
+    });
+    assert!(heard, "this machine is too busy to tell");
 }
 
 #[test]

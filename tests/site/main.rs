@@ -9,6 +9,7 @@ mod interfaces;
 mod interrupts;
 mod life;
 mod limits;
+mod profile;
 mod together;
 mod supervision;
 mod trouble;

@@ -19,6 +19,14 @@ fn alone(machine: &mut Machine) {
     let ghost = machine.tree().join("etc/gridgate/guests/ui.toml");
     std::fs::write(&ghost, "memori = \"1G\"\n").unwrap();
     machine.change("site.toml", "guests = [\"ce\", \"se\"]", "guests = [\"ce\", \"se\", \"ui\"]");
+    // Two ports of one guest are handed over.
+    let storage = "network = \"lan\"\n[networks.storage]\nmode = \"rehearsal\"\nsubnet = \"10.78.0.0/24\"\n";
+    machine.change("site.toml", "[networks.lan]", &format!("{storage}[networks.lan]"));
+    let ce = machine.tree().join("etc/gridgate/guests/ce.toml");
+    let text = std::fs::read_to_string(&ce).unwrap();
+    std::fs::write(&ce, format!("{text}\n[interface.storage]\naddress = \"10.78.0.10\"\n")).unwrap();
+    // Long enough for a busy machine to see it wait.
+    machine.change("guests/se.toml", "role = \"se\"", "role = \"se\"\nrestart_delay = \"4s\"");
     std::fs::create_dir_all(machine.tree().join("etc/systemd/system/multi-user.target.wants")).unwrap();
     std::os::unix::fs::symlink(
         "/usr/local/lib/systemd/system/gridgate.target",
@@ -68,7 +76,7 @@ fn a_guest_is_nobody(machine: &Machine) {
     assert!(ce != "0" && ce != se, "{ce} {se}");
     let owner = machine.tell("stat -c '%u %a' /var/lib/gridgate/guests/ce/disk");
     assert_eq!(owner, format!("{ce} 600"));
-    assert_eq!(machine.show("gridgate-guest@ce", "NFileDescriptorStore"), "0", "its port is its own");
+    assert_eq!(machine.show("gridgate-guest@ce", "NFileDescriptorStore"), "0", "its ports are its own");
     // Another guest's user gets to neither disk nor sockets; what root trusts is root's.
     let as_se =
         |command: &str| machine.run(&format!("setpriv --reuid={se} --regid={se} --clear-groups {command}"));
@@ -88,6 +96,8 @@ fn an_edit_needs_a_restart_and_nothing_else(machine: &Machine) {
     let pid = machine.show("gridgate-guest@ce", "MainPID");
     let command = machine.tell(&format!("tr '\\0' ' ' </proc/{pid}/cmdline"));
     assert!(command.contains(" mem=224M "), "{command}");
+    let address = machine.tell("gridgate ssh ce ip -o -4 address show dev storage");
+    assert!(address.contains(" 10.78.0.10/24 "), "{address}");
     machine.tell("systemctl daemon-reload");
     assert_eq!(machine.run("systemctl is-enabled gridgate-guest@ui").stdout, "disabled");
 }

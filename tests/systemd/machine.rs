@@ -15,7 +15,7 @@ use crate::installed::{
 };
 
 /// Longer than anything here takes on a busy host.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 /// Room for two guests' disks.
 const DISK_BYTES: u64 = 4 << 30;
 /// Each runs guests; side by side they would only wait for each other.
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     prepared: PathBuf,
     container: Option<Child>,
     leader: Option<Pid>,
+    /// Ends the machine if the test is killed.
+    watch: Option<Child>,
 }
 
 /// What the machine itself runs; its guests are always Debian 12.
@@ -88,8 +90,8 @@ pub(crate) fn with_machine(release: Release, test: impl FnOnce(&mut Machine) + S
 
 impl Machine {
     fn install(dir: &Path, prepared: &Path, golden: &Path) -> Self {
-        let machine =
-            Self { dir: dir.to_owned(), prepared: prepared.to_owned(), container: None, leader: None };
+        let (dir_kept, prepared) = (dir.to_owned(), prepared.to_owned());
+        let machine = Self { dir: dir_kept, prepared, container: None, leader: None, watch: None };
         let (disk, tree) = (dir.join("disk"), machine.tree());
         clone_disk(golden, &disk, DISK_BYTES);
         std::fs::create_dir(&tree).unwrap();
@@ -154,7 +156,7 @@ impl Machine {
         notices.set_read_timeout(Some(LIMIT)).unwrap();
         let log = std::fs::File::create(self.dir.join("console.log")).unwrap();
         let images = self.prepared.join("images").canonicalize().unwrap();
-        // It ends with this thread, and all of the machine with it.
+        // It ends with this thread; the machine that it has begun does not.
         let mut nspawn = Command::new("setpriv");
         nspawn.args(["--pdeathsig", "KILL", "systemd-nspawn", "--boot", "--quiet", "--console=pipe"]);
         nspawn.args(["--register=no", "--keep-unit", "--notify-ready=yes"]).args(OPEN);
@@ -174,6 +176,7 @@ impl Machine {
             let value = |key: &str| notice.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
             if let Some(pid) = value("X_NSPAWN_LEADER_PID=") {
                 self.leader = Some(Pid::from_raw(pid.parse().unwrap()));
+                self.watch = Some(watch(&pid));
             }
             if value("READY=1").is_some() {
                 return;
@@ -185,6 +188,8 @@ impl Machine {
     pub(crate) fn power_off(&mut self) {
         let mut container = self.container.take().unwrap();
         let _ = self.run("systemctl poweroff");
+        // Its number may soon be another process's.
+        self.watch_no_more();
         let deadline = Instant::now() + LIMIT;
         while container.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
@@ -195,6 +200,21 @@ impl Machine {
         }
         self.leader = None;
     }
+
+    fn watch_no_more(&mut self) {
+        if let Some(mut watch) = self.watch.take() {
+            let _ = watch.kill();
+            let _ = watch.wait();
+        }
+    }
+}
+
+/// Kills a process when this one is gone, also if it was killed: systemd-nspawn that is killed leaves its machine running. In a
+/// session of its own, since what kills a test may kill its whole group.
+fn watch(pid: &str) -> Child {
+    let mut watch = Command::new("setsid");
+    watch.args(["sh", "-c", "read end; kill -KILL \"$0\"", pid]);
+    watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 impl Installed for Machine {
@@ -216,6 +236,7 @@ impl Installed for Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.watch_no_more();
         if let Some(mut container) = self.container.take() {
             // All processes of a PID namespace go with its first one.
             if let Some(leader) = self.leader {

@@ -243,3 +243,25 @@ fn a_boot_brings_up_what_ran_in_its_order_and_nothing_else() {
         assert_eq!(machine.show("gridgate-guest@ce", "ActiveState"), "inactive");
     });
 }
+
+#[test]
+fn a_guest_that_is_held_goes_on_when_all_of_the_backups_unit_is_killed() {
+    with_guests(|machine| {
+        let backup = "gridgate site backup ce --to /root/store --allow-long-pause";
+        machine
+            .tell(&format!("systemd-run --quiet --unit=backup --property=KillMode=control-group {backup}"));
+        let mark = "/run/gridgate/*/guests/ce/still.json";
+        machine.tell(&format!("until ls {mark}; do sleep 0.005; done; systemctl kill --signal=STOP backup"));
+        machine.tell(&format!("ls {mark}"));
+        assert!(
+            machine.tell("systemctl list-units --plain --no-legend 'run-*'").contains("Guard of guest ce")
+        );
+        machine.tell("systemctl kill --signal=KILL backup");
+        machine.tell(&format!("until ! ls {mark}; do sleep 0.01; done 2>/dev/null"));
+        assert_eq!(machine.tell("gridgate ssh ce 'echo on >/root/on; cat /root/on'"), "on");
+        machine.tell(
+            "until ! systemctl list-units --plain --no-legend 'run-*' | grep -q Guard; do sleep 0.05; done",
+        );
+        machine.tell("gridgate gc");
+    });
+}
