@@ -11,8 +11,6 @@ use std::process::{Command, Stdio};
 use gridgate::host::root::Root;
 use gridgate::identity::audit::{self, Now, Old};
 use gridgate::identity::scrub::{self, Policy};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use table::{Target, median, row, time};
 
 const ROUNDS: usize = 7;
@@ -45,9 +43,7 @@ fn main() {
     let scratch = table::scratch();
     let dir = scratch.path().join("tree");
     fs::create_dir_all(&dir).unwrap();
-    // The mount ends with this process.
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    table::own_mounts();
     let image = prepared.join("images/debian-12/disk.ext4");
     let mounted = Command::new("mount").args(["-o", "loop,ro,noload"]).arg(&image).arg(&dir).status();
     assert!(mounted.unwrap().success());

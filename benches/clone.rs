@@ -8,15 +8,15 @@ mod table;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gridgate::config::site::Guest;
 use gridgate::config::{self, LoadOptions};
 use gridgate::host::Live;
 use gridgate::host::disks::Disks;
 use gridgate::identity::personalise::{self, Scrubbing};
 use gridgate::paths::Paths;
 use gridgate::progress::Progress;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use table::{Target, median, row};
 
 const ROUNDS: usize = 7;
@@ -44,13 +44,7 @@ fn main() {
 fn compare(how: &str, image: &Path, dir: &Path, option: &str, targets: [Target; 2]) {
     let theirs = dir.join("theirs");
     let paths = Paths::new(&dir.join("site"), &dir.join("state"));
-    fs::create_dir_all(paths.site.join("guests")).unwrap();
-    fs::write(
-        paths.site.join("site.toml"),
-        "name = 'bench'\n[networks.lan]\nmode = 'rehearsal'\nsubnet = '10.78.0.0/24'\n",
-    )
-    .unwrap();
-    fs::write(paths.site.join("guests/ce.toml"), "").unwrap();
+    site(&paths, "");
     let site = config::load(&paths.site, &LoadOptions::default()).unwrap().site;
     let guest = &site.guests[0];
     let (mut clone, mut whole, mut cp) = (Vec::new(), Vec::new(), Vec::new());
@@ -79,11 +73,68 @@ fn compare(how: &str, image: &Path, dir: &Path, option: &str, targets: [Target; 
     row(&format!("clone and personalise, {how} / cp"), "ms", median(whole), Some(cp), targets[1]);
 }
 
+/// A site of one file of guests.
+fn site(paths: &Paths, guests: &str) {
+    let site = "name = 'bench'\n[networks.lan]\nmode = 'rehearsal'\nsubnet = '10.78.0.0/24'\n";
+    fs::create_dir_all(paths.site.join("guests")).unwrap();
+    fs::write(paths.site.join("site.toml"), site).unwrap();
+    fs::write(paths.site.join("guests/ce.toml"), guests).unwrap();
+}
+
+/// Fifty guests of one image take five times as long as ten, and less where several processors work on them.
+fn many(image: &Path, dir: &Path) {
+    const FEW: usize = 10;
+    const ALL: usize = 50;
+    let paths = Paths::new(&dir.join("site"), &dir.join("state"));
+    site(&paths, &format!("count = {ALL}\n"));
+    let site = config::load(&paths.site, &LoadOptions::default()).unwrap().site;
+    let one = |guest: &Guest| {
+        fs::create_dir_all(paths.guest(&guest.name)).unwrap();
+        Live.clone_file(image, &paths.disk(&guest.name), DISK_BYTES, &Progress::silent()).unwrap();
+        personalise::disk(&Live, &paths, &site, guest, &Scrubbing::default()).unwrap();
+    };
+    let rounds = |work: &dyn Fn()| {
+        let round = |_| {
+            let _ = fs::remove_dir_all(&paths.state);
+            rustix::fs::sync();
+            table::time(work)
+        };
+        median((0..3).map(round).collect())
+    };
+    let few = rounds(&|| site.guests.iter().take(FEW).for_each(one));
+    let all = rounds(&|| site.guests.iter().for_each(one));
+    row(
+        "50 guests, one by one / 5 x 10 guests",
+        "ms",
+        all,
+        Some(few * (ALL / FEW) as f64),
+        Target::Ratio(1.2),
+    );
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let together = rounds(&|| {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..cores {
+                scope.spawn(|| {
+                    while let Some(guest) = site.guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        one(guest);
+                    }
+                });
+            }
+        });
+    });
+    row(
+        &format!("50 guests, {cores} at a time / one by one"),
+        "ms",
+        together,
+        Some(all),
+        Target::Ratio(0.75),
+    );
+}
+
 /// In a mount namespace of this process, which takes the mount and its loop device with it.
 fn on_xfs(dir: &Path, image: &Path) -> Result<(), String> {
-    let none: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| e.to_string())?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| e.to_string())?;
+    table::own_mounts();
     let (xfs, at) = (dir.join("xfs"), dir.join("at"));
     let made = File::create(&xfs).and_then(|file| file.set_len(4 << 30)).and_then(|()| fs::create_dir(&at));
     made.map_err(|e| e.to_string())?;
@@ -99,5 +150,6 @@ fn on_xfs(dir: &Path, image: &Path) -> Result<(), String> {
     }
     let targets = [Target::None, Target::AtMost(100.0)];
     compare("reflink", &at.join("golden"), &at, "--reflink=always", targets);
+    many(&at.join("golden"), &at.join("many"));
     nix::mount::umount(&at).map_err(|e| e.to_string())
 }

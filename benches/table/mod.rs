@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
+
 /// The heading, once for a benchmark.
 pub fn heading(title: &str) {
     println!("\n{title}\n{:<46} {:>10} {:>10} {:>6}  target", "what", "gridgate", "peer", "ratio");
@@ -81,6 +83,13 @@ pub fn prepared() -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// Mounts of this process's own, which end with it, however it ends.
+pub fn own_mounts() {
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
 }
 
 /// Where disks are made: `GRIDGATE_BENCH_DIR`, else `target/`, since /tmp is often in memory.
