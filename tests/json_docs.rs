@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected should stop where it stands")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use gridgate::console::record::{Cause, EndedBy, ExitRecord};
 use gridgate::facts::doctor::{Check, Diagnosis};
-use gridgate::image::manifest::{Disk, Manifest, Package, Part};
+use gridgate::image::manifest::{Disk, Manifest, Origin, Package, Part, Remains};
 use gridgate::profile::compile::tasks::{State, TaskState};
 use gridgate::profile::record::Compiled;
 use gridgate::service::limits::Ignored;
@@ -63,7 +63,13 @@ fn every_field_of_check_and_status_is_told() {
     told(&printed(&site, &["limit", "ce"]));
     told(&printed(&site, &["clone", "ui", "ui2"]));
     let ignored = Ignored { limit: "cpu", why: "no".to_owned() };
-    let task = TaskState { name: "t".to_owned(), about: "do it".to_owned(), state: State::ByHand };
+    let task = TaskState {
+        name: "t".to_owned(),
+        about: "do it".to_owned(),
+        state: State::Done,
+        ended_at_epoch_seconds: Some(1),
+        exit_status: Some(0),
+    };
     let compiled = Compiled { tasks: vec![task], ..Compiled::default() };
     told(&json!({"version": 1, "profile": to_value(compiled).unwrap()}));
     told(&json!({"version": 1, "limits_ignored": [to_value(ignored).unwrap()]}));
@@ -96,12 +102,113 @@ fn every_field_of_doctor_and_image_is_told() {
         disk: Disk { file: text(), size_bytes: 1, allocated_bytes: 1, blake3: text(), uuid: text() },
         kernel: Some(part.clone()),
         initrd: Some(part),
-        packages: vec![Package { name: text(), version: text() }],
+        packages: vec![Package { name: text(), version: text(), sha256: Some(text()) }],
         built_at_epoch_seconds: 1,
         built_by: text(),
         tools: Vec::new(),
+        origin: Some(Origin {
+            kind: text(),
+            source: text(),
+            blake3: Some(text()),
+            partition: Some(1),
+            sealed: true,
+            audit: Remains { clean: true, classes: BTreeMap::new(), private_keys: vec![text()] },
+        }),
     };
-    told(&json!({"version": 1, "built": true, "image": to_value(manifest).unwrap()}));
+    told(&json!({"version": 1, "built": true, "image": to_value(&manifest).unwrap()}));
+    let image = to_value(manifest).unwrap();
+    told(&json!({"version": 1, "imported": true, "image": image, "notes": [text()]}));
+}
+
+#[test]
+fn every_field_of_a_backup_is_told() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: backups need root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("site");
+    assert!(Command::new(env!("CARGO_BIN_EXE_gridgate")).arg("init").arg(&site).status().unwrap().success());
+    let guest = site.join("state/guests/ce");
+    std::fs::create_dir_all(&guest).unwrap();
+    std::fs::write(guest.join("disk"), "a disk").unwrap();
+    let store = dir.path().join("store").display().to_string();
+    let backup = printed(&site, &["site", "backup", "--to", &store]);
+    assert_eq!(backup["guests"][0]["name"], "ce");
+    told(&backup);
+    told(&printed(&site, &["site", "backup", "--list", "--to", &store]));
+    told(&printed(&site, &["image", "store", "list", &store]));
+    told(&printed(&dir.path().join("other"), &["site", "restore", &store, "--insecure-unsigned"]));
+}
+
+#[test]
+fn every_field_of_a_machine_is_told() {
+    use gridgate::machine::layout::{self, Needs};
+    use gridgate::machine::report::{Machine, Report};
+    let (text, list) = (|| "x".to_owned(), || vec!["x".to_owned()]);
+    let machine = Machine {
+        name: text(),
+        fqdn: text(),
+        is_host: true,
+        addresses: list(),
+        host_keys: list(),
+        first_boot: list(),
+    };
+    let report = Report {
+        version: 1,
+        site: text(),
+        to: "x".into(),
+        made_at_epoch_seconds: 1,
+        machines: vec![machine],
+        known_hosts: "x".into(),
+        manual_steps: list(),
+        notes: list(),
+    };
+    told(&to_value(report).unwrap());
+    let needs = Needs { root: 1 << 30, data: 1 << 30, saved: None };
+    let layout = layout::plan(8 << 30, &needs, &mut || Ok([1; 16])).unwrap();
+    told(&json!({"version": 1, "layout": to_value(layout).unwrap()}));
+}
+
+#[test]
+fn every_field_of_a_bundle_is_told() {
+    use gridgate::config::site::BackendChoice;
+    use gridgate::machine::bundle::contents::{
+        Contents, PackedGuest, PackedImage, PackedSite, ProgramVersion,
+    };
+    let text = || "x".to_owned();
+    let guest = PackedGuest {
+        name: "ce".parse().unwrap(),
+        role: text(),
+        image: "small".parse().unwrap(),
+        backend: BackendChoice::Auto,
+    };
+    let site = PackedSite {
+        name: "dcu".parse().unwrap(),
+        fqdn: text(),
+        image: "gateway".parse().unwrap(),
+        guests: vec![guest],
+        left_out: vec![text()],
+        has_identities: false,
+    };
+    let image = PackedImage {
+        name: "small".parse().unwrap(),
+        size_bytes: 1,
+        blake3: text(),
+        built_at_epoch_seconds: 1,
+        packages: 1,
+    };
+    let contents = Contents {
+        format_version: 1,
+        program: ProgramVersion { version: text(), architecture: text() },
+        sites: vec![site],
+        images: vec![image],
+        has_uml_kernel: true,
+    };
+    told(
+        &json!({"version": 1, "file": "x", "bytes": 1, "data_bytes": 1, "packed_by": "x", "manifest_blake3": "x",
+        "signed": true, "bundle": to_value(contents).unwrap()}),
+    );
 }
 
 #[test]
