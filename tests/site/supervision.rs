@@ -124,15 +124,13 @@ fn a_container_that_reboots_comes_back_whoever_saw_it_and_so_does_one_that_was_k
     assert_eq!(site.status("ce")["last_exit"]["by"], "guest");
 }
 
-/// Attaches to the console of `ce` and types a line.
+/// Attaches to the console of `ce`, types a line and stays.
 fn types(site: &TestSite, line: &str) -> Running {
-    let mut shell = std::process::Command::new("sh");
-    // What is typed goes on after a while, so that the console is attached long enough to take it.
-    let script = "(printf '%s\\n' \"$0\"; sleep 5) | exec \"$@\"";
-    shell.args(["-c", script, line]).arg(env!("CARGO_BIN_EXE_gridgate"));
-    shell.arg("--site").arg(&site.paths.site).arg("--state").arg(&site.paths.state);
-    shell.args(["console", "--take", "ce"]);
-    site.spawn(shell)
+    let mut command = site.command(&["console", "--take", "ce"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut console = site.spawn(command);
+    console.types(line);
+    console
 }
 
 /// Under emulation a boot to the login prompt takes a minute on a busy machine: a shell in place of init is enough.
@@ -167,10 +165,11 @@ fn a_whole_machine_tells_a_reset_from_a_panic_and_both_from_a_signal() {
     );
 }
 
-/// As much of the QEMU guest agent as is asked of it: a shell that answers on the port of that name. There is nothing
-/// to be read there as long as nobody asks.
+/// As much of the QEMU guest agent as is asked of it: a shell that answers on the port of that name. The port comes some
+/// time after its driver, when QEMU has told the kernel of it; there is nothing to be read there as long as nobody asks.
 const AGENT: &str = "mount -t proc p /proc; mount -t sysfs s /sys; modprobe virtio_console; \
-    port=$(grep -l guest_agent /sys/class/virtio-ports/*/name | cut -d/ -f5); exec 3<>/dev/$port; \
+    until name=$(grep -sl guest_agent /sys/class/virtio-ports/*/name); do sleep 0.1; done; \
+    name=${name%/name}; exec 3<>/dev/${name##*/}; \
     while :; do read -r line <&3 || sleep 0.1; case $line in *guest-sync*) id=${line##*:}; printf \"\\377{\\\"return\\\":${id%%\\}*}}\\n\" >&3;; \
     *guest-shutdown*) echo o >/proc/sysrq-trigger;; esac; done";
 

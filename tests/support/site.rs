@@ -109,6 +109,12 @@ impl Running {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), signal);
     }
 
+    /// Writes a line to its standard input, which was a pipe; it stays open.
+    pub fn types(&mut self, line: &str) {
+        use std::io::Write;
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
     /// Whether its first thread waits for something (the state in `/proc/PID/stat`).
     pub fn sleeps(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
