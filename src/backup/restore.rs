@@ -113,6 +113,7 @@ pub fn restore(
             }
         }
         make_dir(&fetched)?;
+        forget_disks_in_use(host, &fetched)?;
         let here = clone_what_is_here(host, paths, head, &fetched, progress)?;
         let needed = index.count() * BLOCK as u64;
         let there: u64 = head.parts.iter().map(|part| allocated(host, &fetched.join(&part.file))).sum();
@@ -174,6 +175,19 @@ fn allowed(host: &dyn Host, paths: &Paths, request: &Request) -> Result<()> {
 fn make_dir(path: &Path) -> Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.with_context(|| format!("making directory '{}'", path.display()))
+}
+
+/// A restore that was killed when all was in place already, and only its own directory had to go: what has a second name there is a
+/// disk of this machine, and must not be written to.
+fn forget_disks_in_use(host: &dyn Host, fetched: &Path) -> Result<()> {
+    for name in host.list(fetched)? {
+        let path = fetched.join(name);
+        let meta = fs::symlink_metadata(&path).with_context(|| format!("looking at '{}'", path.display()))?;
+        if meta.nlink() > 1 {
+            host.remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn allocated(host: &dyn Host, path: &Path) -> u64 {
