@@ -62,7 +62,8 @@ pub fn restart(args: &RestartArgs, context: &Context) -> Result<Exit> {
     let site = context.site()?;
     context.need_root("restarting guests")?;
     match stop_guests(context, &site, &args.guests)? {
-        Exit::Done => up::up(context, &site, &args.guests),
+        // Who came in between is waited for: guests that were stopped only to be started again must not stay down.
+        Exit::Done => up::up_under(context.lock_again()?, context, &site, &args.guests),
         other => Ok(other),
     }
 }

@@ -93,10 +93,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     up(context, &site, &wanted)
 }
 
-/// What `up`, `start` and the second half of `restart` do.
+/// What `up` and `start` do.
 pub fn up(context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
     context.known(site, guests)?;
-    let lock = context.lock()?;
+    up_under(context.lock()?, context, site, guests)
+}
+
+/// As [`up`], under the site's lock.
+pub fn up_under(lock: LockGuard, context: &Context, site: &Site, guests: &[GuestName]) -> Result<Exit> {
     let facts = facts::gather(&context.host, &context.paths, site)?;
     let plan = plan::up::plan(&context.paths, site, &facts, guests).map_err(refuse)?;
     for note in &plan.notes {
