@@ -133,6 +133,16 @@ pub(crate) fn link(ns: Option<&Path>, name: &str) -> Option<Link> {
     Live.links(ns).unwrap().into_iter().find(|l| l.name == name)
 }
 
+/// Waits until an interface has gone: the kernel takes namespaces down in its own time, and a child that another test has just
+/// forked may have a descriptor of it.
+pub(crate) fn until_gone(ns: Option<&Path>, name: &str) {
+    let until = Instant::now() + LIMIT;
+    while link(ns, name).is_some() {
+        assert!(Instant::now() < until, "'{name}' is still there");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Another machine, on a cable that ends as an interface here.
 pub(crate) fn neighbour(dir: &Path, interface: &str) -> PathBuf {
     let netns = dir.join(format!("neighbour-{interface}"));

@@ -15,7 +15,7 @@ use gridgate::plan::network::names;
 
 use crate::lab::{
     GUEST, LIMIT, connect, down, guest, has_nft, link, listen, modes, name, neighbour, planned, private,
-    problem, site, snapshot, up,
+    problem, site, snapshot, until_gone, up,
 };
 
 #[test]
@@ -220,9 +220,10 @@ fn an_address_that_a_neighbour_has_is_found_on_the_wire() {
         storage.network = Some(site.guests[0].network.clone());
         site.guests[0].interfaces.push(storage);
         up(&site, paths);
-        let ask = || probe_addresses(&Live, &site, &site.guests[0], Duration::from_millis(200)).unwrap();
+        let ask_for = |limit| probe_addresses(&Live, &site, &site.guests[0], limit).unwrap();
+        let ask = || ask_for(Duration::from_secs(2));
         let taken = |address: &str| Some((address.parse().unwrap(), MacAddr([2, 0, 0, 0, 0, 9])));
-        assert_eq!(ask(), None);
+        assert_eq!(ask_for(Duration::from_millis(200)), None);
         Live.add_address(Some(&neighbour), &name("eth0"), "192.0.2.11/24".parse().unwrap()).unwrap();
         assert_eq!(ask(), taken("192.0.2.11"), "of a further card");
         Live.add_address(Some(&neighbour), &name("eth0"), "192.0.2.10/24".parse().unwrap()).unwrap();
@@ -247,6 +248,7 @@ fn what_a_killed_command_left_is_found_and_freed_unless_a_guest_is_on_it() {
             let tap = Live.open_tap(namespace(&site, paths).as_deref(), port, None).unwrap();
             assert_eq!(leftovers(&Live, paths).unwrap(), [], "{mode:?}");
             drop(tap);
+            until_gone(namespace(&site, paths).as_deref(), port.name.as_str());
             for leftover in leftovers(&Live, paths).unwrap() {
                 free(&Live, paths, &leftover).unwrap();
             }

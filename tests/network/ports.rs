@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use gridgate::config::site::NetworkMode;
 use gridgate::host::Live;
@@ -13,7 +12,7 @@ use gridgate::names::MacAddr;
 use gridgate::network::{free, leftovers};
 use nix::mount::{MsFlags, mount};
 
-use crate::lab::{GUEST_MAC, LIMIT, link, name, private, site, up};
+use crate::lab::{GUEST_MAC, link, name, private, site, until_gone, up};
 
 #[test]
 fn a_tap_vanishes_with_its_descriptor() {
@@ -36,7 +35,7 @@ fn a_tap_vanishes_with_its_descriptor() {
                 "making tap 'gg-ce': the name is taken: another process has this tap open, or another interface is called so"
             );
             drop(tap);
-            assert_eq!(link(ns, "gg-ce"), None);
+            until_gone(ns, "gg-ce");
         }
     });
 }
@@ -79,12 +78,7 @@ fn a_cable_ends_in_the_guests_namespace_with_name_and_mac_and_goes_with_it() {
         Live.remove_netns(bound.path()).unwrap();
 
         drop(ns);
-        // The kernel takes namespaces down in its own time.
-        let until = Instant::now() + LIMIT;
-        while link(None, "gg-ce").is_some() {
-            assert!(Instant::now() < until, "the cable is still there");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until_gone(None, "gg-ce");
     });
 }
 

@@ -12,7 +12,7 @@ use gridgate::host::Live;
 use gridgate::host::net::{LinkKind, Net, Port, Rates, in_netns, lost_shapers};
 use gridgate::names::IfName;
 
-use crate::lab::{LIMIT, down, guest, link, listen, name, private, site, up};
+use crate::lab::{LIMIT, down, guest, link, listen, name, private, site, until_gone, up};
 
 const RATE: u64 = 2 << 20;
 const TIME: Duration = Duration::from_millis(700);
@@ -169,8 +169,8 @@ fn a_tap_that_floods_the_host_is_held_to_its_rate_and_its_shaper_is_found_when_i
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let _ending = Ending(|| stop.store(true, Ordering::Relaxed));
-            scope.spawn(|| flood(tap.as_fd(), &stop));
             let (mut pace, mut buffer) = (Pace::of(Some(RATE)), [0; 2000]);
+            scope.spawn(|| flood(tap.as_fd(), &stop));
             // Headers travel, too.
             while !pace.is_kept(socket.recv(&mut buffer).unwrap() as u64 + 42) {}
         });
@@ -178,6 +178,7 @@ fn a_tap_that_floods_the_host_is_held_to_its_rate_and_its_shaper_is_found_when_i
         let links = || Live.links(Some(&ns)).unwrap();
         assert_eq!(lost_shapers(&links()).count(), 0);
         drop(tap);
+        until_gone(Some(&ns), "gg-ce");
         let links = links();
         let lost: Vec<_> = lost_shapers(&links).collect();
         assert_eq!(lost.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["go-ce"]);

@@ -29,9 +29,11 @@ pub(super) fn probe(link: &str, address: Ipv4Addr, limit: Duration) -> Result<Op
     for turn in 1..=PROBES {
         sendto(socket.as_raw_fd(), &question(own, address), &everybody, MsgFlags::empty())?;
         let until = started + limit * turn / PROBES;
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        // Where the processor was away for longer than that, what has come meanwhile is still read.
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
             // Rounded up: a wait of 0 ms would be a busy one.
-            let left = PollTimeout::try_from(left.as_millis() as i32 + 1).unwrap_or(PollTimeout::MAX);
+            let left = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
             if poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], left)? == 0 {
                 break;
             }
