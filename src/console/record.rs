@@ -73,6 +73,11 @@ impl RunRecord {
         write_json(&paths.run_record(guest), self)
     }
 
+    /// Whether there is a record of the guest whose process still runs; one that cannot be read counts as none.
+    pub fn is_running(paths: &Paths, guest: &GuestName) -> bool {
+        Self::read(paths, guest).is_ok_and(|run| run.is_some_and(|run| run.is_alive()))
+    }
+
     /// When it was launched. The process is as old as the launch: it became the hypervisor, or is just about to.
     pub fn launched(&self) -> Moment {
         Moment::of_ticks(self.launched_at_ms, self.start_ticks)

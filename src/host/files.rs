@@ -55,13 +55,23 @@ static WRITES: AtomicU64 = AtomicU64::new(0);
 /// Holds a lock until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
-    _file: Option<fs::File>,
+    file: Option<fs::File>,
 }
 
 impl LockGuard {
     /// A guard that holds nothing, for a machine that is only modelled.
     pub fn none() -> Self {
-        Self { _file: None }
+        Self { file: None }
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        // Closing is not enough (flock(2)): a child that another thread has forked, and that has not yet become a program, has
+        // the descriptor too. What fails here is as good as closed.
+        if let Some(file) = &self.file {
+            let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
+        }
     }
 }
 
@@ -196,7 +206,7 @@ impl Files for super::Live {
         let started = Instant::now();
         loop {
             match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(LockGuard { _file: Some(file) }),
+                Ok(()) => return Ok(LockGuard { file: Some(file) }),
                 Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < limit => {
                     // flock has no time limit of its own, and an alarm would be the whole process's.
                     std::thread::sleep(Duration::from_millis(50));

@@ -156,8 +156,8 @@ fn lock(paths: &Paths, guest: &GuestName) -> Result<File> {
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            // `is_held` has it for a moment.
-            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => {
+            // `is_held` has it for a moment, or the one that has it has yet to say who it is.
+            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < patience(paths, guest) => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(rustix::io::Errno::WOULDBLOCK) => bail!("it runs already; look at: gridgate status {guest}"),
@@ -166,12 +166,19 @@ fn lock(paths: &Paths, guest: &GuestName) -> Result<File> {
     }
 }
 
-const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// Longer as long as it is not known who has the lock: on a busy machine a look takes its time.
+fn patience(paths: &Paths, guest: &GuestName) -> Duration {
+    match RunRecord::is_running(paths, guest) {
+        true => Duration::from_millis(200),
+        false => Duration::from_secs(10),
+    }
+}
 
 /// Whether the guest's process, or one that is about to become it, is there.
 pub fn is_held(paths: &Paths, guest: &GuestName) -> bool {
     let Ok(file) = File::open(paths.guest_lock(guest)) else { return false };
-    let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    // Shared: two that look do not see each other.
+    let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
     matches!(taken, Err(rustix::io::Errno::WOULDBLOCK))
 }
 

@@ -114,8 +114,7 @@ fn starting(paths: &Paths) -> Result<Vec<GuestName>> {
     let mut found = client::starting(paths).unwrap_or_default();
     for name in Live.list(&paths.run.join("guests"))? {
         let Ok(guest) = name.parse::<GuestName>() else { continue };
-        let runs = || RunRecord::read(paths, &guest).is_ok_and(|run| run.is_some_and(|run| run.is_alive()));
-        if launch::is_held(paths, &guest) && !runs() {
+        if launch::is_held(paths, &guest) && !RunRecord::is_running(paths, &guest) {
             found.push(guest);
         }
     }

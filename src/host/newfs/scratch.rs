@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::SeekFrom;
@@ -15,6 +16,8 @@ use crate::host::temporary::{self, Maker};
 /// What its directory is called.
 const NAME: &str = "gridgate-filesystem";
 const CHUNK: u64 = 1 << 20;
+/// Held by the thread that makes or removes the directory which all of this process's are in.
+static OUTER: Mutex<()> = Mutex::new(());
 
 /// Removed when it is dropped.
 pub(super) struct Scratch {
@@ -43,7 +46,10 @@ impl Scratch {
         let outer = place().join(Maker::this().name(NAME));
         let dir = outer.join(number.to_string());
         let what = || format!("making a filesystem in '{}'", dir.display());
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(&dir).with_context(what)?;
+        {
+            let _turn = OUTER.lock();
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(&dir).with_context(what)?;
+        }
         let path = dir.join("disk");
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).open(&path).with_context(what)?;
@@ -116,6 +122,7 @@ impl Drop for Scratch {
         // What stays is found by `leftovers`.
         let _ = fs::remove_dir_all(self.path.parent().unwrap_or(&self.dir));
         // Another thread may still have one in there.
+        let _turn = OUTER.lock();
         let _ = fs::remove_dir(&self.dir);
     }
 }
