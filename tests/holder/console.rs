@@ -291,7 +291,8 @@ fn an_emptied_run_directory_is_filled_again() {
     let mut old = site.attach(&ce.name, Mode::Write, false, None);
     old.read_until(|seen| seen.output() == b"booted\n");
     let record = RunRecord::read(&site.paths, &ce.name).unwrap();
-    std::fs::remove_dir_all(&site.paths.run).unwrap();
+    // Again, if something is put back while it is emptied.
+    eventually("it is emptied", || std::fs::remove_dir_all(&site.paths.run).ok());
     old.read_until(|seen| seen.notices.iter().any(|n| n.starts_with("the run directory was emptied")));
     old.send(Kind::Input, b"still there");
     old.read_until(|seen| seen.output() == b"booted\nstill there");
@@ -299,7 +300,9 @@ fn an_emptied_run_directory_is_filled_again() {
     let mut new = site.attach(&ce.name, Mode::Read, false, None);
     new.read_until(|seen| seen.output() == b"booted\nstill there");
     assert!(site.paths.ready_record(&ce.name).exists() && site.paths.console_record(&ce.name).exists());
-    // And once more, file by file.
+    // And once more: the one file by which it is found, and then all, one by one.
+    std::fs::remove_file(site.paths.holder_socket()).unwrap();
+    eventually("it can be asked again", || gridgate::console::client::holder_runs(&site.paths).then_some(()));
     for path in [site.paths.holder_socket(), site.paths.holder_lock(), site.paths.holder_inflight()] {
         std::fs::remove_file(path).unwrap();
     }

@@ -28,7 +28,7 @@ pub(super) struct Health {
     /// Device and number of the socket's file.
     socket: Option<(u64, u64)>,
     /// Held as long as this process lives.
-    _lock: LockGuard,
+    lock: LockGuard,
 }
 
 impl Health {
@@ -36,7 +36,7 @@ impl Health {
     pub(super) fn new(lock: LockGuard) -> Result<Self> {
         let inotify =
             init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("preparing to watch files")?;
-        Ok(Self { inotify, due: None, socket: None, _lock: lock })
+        Ok(Self { inotify, due: None, socket: None, lock })
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -101,7 +101,9 @@ impl Holder {
         let paths = self.paths.clone();
         Live.make_dir(&paths.run, 0o755)?;
         if !whole {
-            self.health._lock =
+            // The one that was held so far may be on this very file.
+            self.health.lock = LockGuard::none();
+            self.health.lock =
                 Live.lock(&paths.holder_lock(), Duration::ZERO).context("another holder took its place")?;
             let listener = setup::listen_anew(&paths)?;
             self.watch_fd(listener.as_fd(), Token::Listener, EventFlags::IN)?;
