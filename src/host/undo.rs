@@ -11,10 +11,12 @@ use super::loopdev::LoopDevice;
 use super::programs::{Program, Programs};
 use super::volume::Volume;
 
-/// `s_wtime`: when ext4's superblock was last written (`fs/ext4/ext4.h` of Linux).
-const WRITTEN_AT: u64 = 1024 + 0x30;
-/// The file is written right before what it undoes; seconds.
-const AT_ONCE: u64 = 5;
+/// `s_mtime` and after it `s_wtime`: when an ext4 was last mounted, and when its superblock was last written
+/// (`fs/ext4/ext4.h` of Linux).
+const MOUNTED_AT: u64 = 1024 + 0x2c;
+/// The file is written before what it undoes, which may take a while on a disk that is busy; seconds. No program that it undoes
+/// mounts anything.
+const AT_ONCE: u64 = 60;
 
 /// Where a program writes down what undoes it: beside the file, or where only root can write if it is a device.
 pub(super) fn file(volume: &Volume) -> Result<PathBuf> {
@@ -53,7 +55,8 @@ pub(super) fn is_needed(volume: &Volume, undo: &Path) -> Result<bool> {
         return Ok(false);
     }
     let noted_at = file.metadata()?.mtime().unsigned_abs();
-    if written_at(volume)? > noted_at.saturating_add(AT_ONCE) {
+    let (mounted_at, written_at) = last_used(volume)?;
+    if mounted_at > noted_at || written_at > noted_at.saturating_add(AT_ONCE) {
         bail!(
             "it was written since\nhint: 'e2fsck -f' looks whether it is whole; then remove '{}'",
             undo.display()
@@ -67,8 +70,10 @@ pub(super) fn remove(undo: &Path) -> Result<()> {
     fs::remove_file(undo).with_context(|| format!("removing '{}'", undo.display()))
 }
 
-fn written_at(volume: &Volume) -> Result<u64> {
-    let mut seconds = [0; 4];
-    File::open(&volume.file)?.read_exact_at(&mut seconds, volume.offset + WRITTEN_AT)?;
-    Ok(u32::from_le_bytes(seconds).into())
+/// When it was last mounted, and last written.
+fn last_used(volume: &Volume) -> Result<(u64, u64)> {
+    let mut times = [[0; 4]; 2];
+    File::open(&volume.file)?.read_exact_at(times.as_flattened_mut(), volume.offset + MOUNTED_AT)?;
+    let [mounted_at, written_at] = times.map(|time| u32::from_le_bytes(time).into());
+    Ok((mounted_at, written_at))
 }

@@ -231,6 +231,21 @@ fn what_a_killed_run_left_is_not_undone_where_the_filesystem_was_written_since()
     let error = edit(&Live, &disk, Shape::default(), &mut |_, _| Ok(())).unwrap_err();
     assert!(format!("{error:#}").contains("it was written since\nhint: 'e2fsck -f'"), "{error:#}");
     assert_eq!((listing(&disk), undo.exists()), (since, true));
+
+    // Mounted a second later is enough, whatever was written.
+    let now = std::time::SystemTime::now();
+    open.set_modified(now).unwrap();
+    let seconds = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as u32;
+    let mounted = |at: u32| {
+        let debugfs = Program::new("debugfs").args(["-w", "-R", &format!("ssv mtime @{at}")]);
+        Live.run(&debugfs.arg(disk.as_os_str())).unwrap();
+    };
+    mounted(seconds + 1);
+    assert!(edit(&Live, &disk, Shape::default(), &mut |_, _| Ok(())).is_err());
+    assert!(undo.exists());
+    mounted(seconds);
+    edit(&Live, &disk, Shape::default(), &mut |_, _| Ok(())).unwrap();
+    assert!(!undo.exists());
 }
 
 #[test]
