@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::host::sockets;
 
 /// QEMU serves one client at a time; a second one waits for the first.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// As [`Client::execute`], for one command.
 pub fn call_with(socket: &Path, command: &str, arguments: &Value) -> Result<()> {

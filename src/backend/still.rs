@@ -53,7 +53,7 @@ enum Kind {
 }
 
 /// For one answer of a hypervisor.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// An agent that is there answers in milliseconds.
 const AGENT_PATIENCE: Duration = Duration::from_millis(500);
 /// The guest writes all that is dirty before its writers are held.

@@ -59,7 +59,7 @@ impl Drop for Taken<'_> {
 }
 
 /// Milliseconds are wanted; seconds are a disk that is overloaded, and more is something that hangs.
-const PAUSE_LIMIT: Duration = Duration::from_secs(10);
+const PAUSE_LIMIT: Duration = Duration::from_secs(30);
 /// A guessed lower bound for the pace of a copy, in bytes a second.
 const SLOW: u64 = 10 << 20;
 

@@ -19,7 +19,7 @@ use crate::names::GuestName;
 use crate::paths::Paths;
 
 /// For requests that are answered at once.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 /// Connects to the holder.
 pub fn connect(paths: &Paths) -> Result<UnixStream> {
@@ -119,7 +119,7 @@ pub fn wait_event(
 
 /// Makes sure that a holder answers; starts a detached one of the given program if none does.
 pub fn ensure_holder(paths: &Paths, exe: &Path) -> Result<()> {
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_secs(30);
     if connect(paths).is_ok() {
         return Ok(());
     }

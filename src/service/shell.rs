@@ -29,7 +29,7 @@ pub fn ssh(paths: &Paths, name: &str, to: SocketAddr, user: &str, has_site_key: 
         "CheckHostIP=no".to_owned(),
         format!("HostKeyAlias={name}"),
         "IdentitiesOnly=no".to_owned(),
-        "ConnectTimeout=10".to_owned(),
+        "ConnectTimeout=60".to_owned(),
     ];
     if has_site_key {
         // Not as '-i', which looks for the file before it puts '%' for '%%'.

@@ -21,7 +21,7 @@ pub struct Dir(PathBuf);
 /// The lock's name in a store.
 pub const LOCK: &str = ".lock";
 /// How long the end of another push is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const AT_ONCE: usize = 256 << 10;
 

@@ -20,7 +20,7 @@ pub struct Http {
 /// Servers refuse longer lists (Apache: 200), or longer headers.
 const RANGES_AT_ONCE: usize = 100;
 /// A line that brings nothing at all for so many seconds is dead.
-const PATIENCE: &str = "30";
+const PATIENCE: &str = "60";
 
 impl Http {
     /// A directory on a server.

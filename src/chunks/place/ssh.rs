@@ -188,7 +188,7 @@ impl Shelf for Ssh {
         let dir = quoted(&self.dir);
         let script = format!(
             "mkdir -p {dir} && cd {dir} || exit 1; if command -v flock >/dev/null; then exec 9>>.lock; \
-             flock -w 30 9 || exit 75; fi; echo locked; exec cat >/dev/null"
+             flock -w 300 9 || exit 75; fi; echo locked; exec cat >/dev/null"
         );
         let mut command = self.command(&script).command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

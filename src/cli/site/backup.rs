@@ -76,7 +76,8 @@ pub(super) fn taken_and_sent<'c>(
     }
     send::private(shelf, shared_is_fine).map_err(refusal)?;
     let taken = {
-        let _lock = context.lock()?;
+        // Another backup, which somebody's timer has begun, has disks to copy.
+        let _lock = context.lock_again()?;
         take::take(host, &context.paths, &site, request, progress).map_err(refusal)?
     };
     let pushed = send::send(host, &taken, shelf, key, progress)?;

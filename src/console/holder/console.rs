@@ -27,7 +27,7 @@ use super::{Holder, Token};
 /// Typed bytes that wait for a guest to read them.
 const INPUT_BYTES: usize = 64 << 10;
 /// A guest that has read nothing for so long is not going to.
-const INPUT_PATIENCE: Duration = Duration::from_secs(2);
+const INPUT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A guest that is or was there; kept for the logs' readers.
 pub(super) struct Console {

@@ -87,7 +87,7 @@ pub struct Claim {
 }
 
 /// A device manager opens every new or changed device for a moment.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// Takes a device, or says who has it.

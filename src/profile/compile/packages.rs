@@ -63,7 +63,7 @@ fn ask_rpm(root: &Root, wanted: &[String]) -> Result<Vec<String>> {
         network: false,
         memory_bytes: 512 << 20,
         processes: 16,
-        time: Duration::from_secs(20),
+        time: Duration::from_secs(120),
     };
     let ended = sandbox.run(root)?;
     let missing = unprovided(&ended.output, wanted);
