@@ -52,16 +52,21 @@ impl Stage {
     fn give(&self, program: &str) {
         let tree = self.path("tree");
         let name = Path::new(program).file_name().unwrap();
-        std::fs::copy(program, tree.join("bin").join(name)).unwrap();
+        copied(Path::new(program), &tree.join("bin").join(name));
         let linked = Command::new("ldd").arg(program).output().unwrap();
         for library in
             String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/'))
         {
             let inside = tree.join(library.trim_start_matches('/'));
             std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
-            std::fs::copy(library, inside).unwrap();
+            copied(Path::new(library), &inside);
         }
     }
+}
+
+/// By another process: a file that this one has open for writing, and with it a child that another test forks, cannot be run.
+fn copied(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -144,9 +149,10 @@ fn the_guest_s_own_compiler_runs_in_its_tree_and_only_once() {
         stage.give(program);
     }
     let compiler = |script: &str| {
-        let path = tree.join("bin/compile");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = stage.path("compile");
+        std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
+        copied(&text, &tree.join("bin/compile"));
     };
     compiler("echo failing; exit 7");
     let failed = stage.on_tree(&["profile", "compile", "ui"]);

@@ -90,8 +90,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn guests(priorities: &[u32]) -> Vec<Guest> {
+        static ONE: std::sync::LazyLock<Guest> = std::sync::LazyLock::new(|| example().guests.remove(0));
         let named = |(at, priority): (usize, &u32)| {
-            let mut guest = example().guests[0].clone();
+            let mut guest = ONE.clone();
             guest.name = format!("g{at}").parse().unwrap();
             (guest.after, guest.needs) = (Vec::new(), Vec::new());
             guest.supervision.priority = *priority;

@@ -172,7 +172,10 @@ mod tests {
         let cache = home.path().join(".cache/gridgate");
         for old in ["0.0.1-aa", "0.0.2-running"] {
             std::fs::create_dir_all(cache.join(old)).unwrap();
-            std::fs::copy("/bin/sleep", cache.join(old).join("gridgate")).unwrap();
+            // A file that a child of another test has open for writing cannot be run.
+            let mut copy = std::process::Command::new("cp");
+            copy.arg("/bin/sleep").arg(cache.join(old).join("gridgate"));
+            assert!(copy.status().unwrap().success());
         }
         let mut used =
             std::process::Command::new(cache.join("0.0.2-running/gridgate")).arg("60").spawn().unwrap();

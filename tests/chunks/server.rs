@@ -138,8 +138,9 @@ impl Shared {
             Manner::CutAfter(n) | Manner::StallAfter(n) => n.min(body.len()),
             _ => body.len(),
         };
-        stream.write_all(&body[..end])?;
+        // Before the reader can have it, and go on to count.
         self.bytes.fetch_add(end as u64, Ordering::Relaxed);
+        stream.write_all(&body[..end])?;
         if matches!(manner, Manner::StallAfter(_)) && end < body.len() {
             // Until the reader goes.
             let _ = reader.read_line(&mut String::new());

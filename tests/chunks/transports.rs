@@ -90,8 +90,11 @@ fn a_mirror_that_lacks_files_or_is_in_trouble_is_left_for_the_next() {
 fn ssh_of_its_own(lab: &Lab) -> String {
     let bin = lab.path("bin");
     fs::create_dir_all(&bin).unwrap();
-    fs::write(bin.join("ssh"), "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n").unwrap();
-    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let text = lab.path("ssh");
+    fs::write(&text, "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n").unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what this one has open for writing, and with it a child that another test forks, cannot be run.
+    assert!(std::process::Command::new("cp").arg(&text).arg(bin.join("ssh")).status().unwrap().success());
     format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
 }
 

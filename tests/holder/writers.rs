@@ -165,11 +165,12 @@ fn a_guest_that_does_not_read_blocks_nobody() {
 #[test]
 fn much_input_reaches_a_guest_that_reads_slowly() {
     let Some(mut site) = Site::new() else { return };
-    let ce = site.guest("ce", "sleep 0.3; head -c 500000 | cksum; exec cat", Settings::default());
+    let ce = site.guest("ce", "echo on; sleep 0.3; head -c 500000 | cksum; exec cat", Settings::default());
     let mut writer = site.attach(&ce.name, Mode::Write, false, None);
+    writer.read_until(|seen| seen.output() == b"on\n");
     for _ in 0..50 {
         writer.send(Kind::Input, &[b'y'; 10_000]);
     }
-    let seen = writer.read_until(|seen| contains(&seen.live, "\n"));
-    assert_eq!(seen.live, b"1626787048 500000\n", "{:?}", seen.notices);
+    let seen = writer.read_until(|seen| contains(&seen.output(), "500000\n"));
+    assert_eq!(seen.output(), b"on\n1626787048 500000\n", "{:?}", seen.notices);
 }

@@ -66,6 +66,7 @@ pub(crate) struct Lab {
     dir: tempfile::TempDir,
     made: PathBuf,
     console: PathBuf,
+    keeps: bool,
     qemu: Option<Child>,
     agent: Option<Agent>,
     _turn: MutexGuard<'static, ()>,
@@ -116,7 +117,13 @@ impl Lab {
         });
         layer(&root, &dir.path().join("vda"));
         layer(&made.join("guests.xfs"), &dir.path().join("vdb"));
-        Some(Self { dir, made, console, qemu: None, agent: None, _turn: turn })
+        Some(Self { dir, made, console, keeps: true, qemu: None, agent: None, _turn: turn })
+    }
+
+    /// Its disks need not outlive a power cut, and are as fast as the host's memory.
+    pub(crate) fn without_power_cuts(mut self) -> Self {
+        self.keeps = false;
+        self
     }
 
     /// Switches it on, and returns when its systemd has reached its default target.
@@ -136,7 +143,9 @@ impl Lab {
         for disk in ["vda", "vdb"] {
             let disk = self.dir.path().join(disk);
             qemu.arg("-drive");
-            qemu.arg(format!("file={},format=qcow2,if=virtio,cache-clean-interval=0", disk.display()));
+            let cache = if self.keeps { "writeback" } else { "unsafe" };
+            let shape = "format=qcow2,if=virtio,cache-clean-interval=0";
+            qemu.arg(format!("file={},{shape},cache={cache}", disk.display()));
         }
         qemu.arg("-chardev").arg(format!("file,id=console,path={},append=on", self.console.display()));
         qemu.args(["-serial", "chardev:console"]);

@@ -43,6 +43,7 @@ const SITE: &str = r#"
     memory = "192M"
     disk = "1G"
     ready_timeout = "20min"
+    stop_timeout = "10min"
     [networks.lan]
     mode = "nat"
     subnet = "10.77.0.0/24"
@@ -184,7 +185,8 @@ const ATTEMPTS: u32 = 5;
 
 #[test]
 fn every_limit_bites() {
-    let Some(mut lab) = Lab::configure("limits", two_guests) else { return };
+    let Some(lab) = Lab::configure("limits", two_guests) else { return };
+    let mut lab = lab.without_power_cuts();
     lab.boot();
     lab.tell("gridgate up");
     let [ce, se] = ["ce", "se"].map(|guest| Guest::of(&lab, guest));

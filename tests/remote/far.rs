@@ -81,9 +81,9 @@ fn a_line_that_ends_is_a_near_end_that_is_gone() {
 fn a_line_that_is_silent_is_a_near_end_that_is_gone_and_a_beat_is_no_silence() {
     // A machine that stumbles may be silent itself; then once more.
     let heard = (0..10).any(|_| {
+        let began = Instant::now();
         let mut far = Far::new(&["--silence", "4"], LASTING);
         far.says("running\n");
-        let began = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
         let _ = far.line.as_mut().unwrap().write_all(b"b\0\0\0\0");
         let asleep = began.elapsed();

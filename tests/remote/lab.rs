@@ -128,9 +128,11 @@ impl Lab {
 
     /// Makes the gateway have a program of that name, before all others.
     pub fn install_script(&self, name: &str, script: &str) {
-        let path = self.dir.join("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        let text = self.dir.join("script");
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&text, PermissionsExt::from_mode(0o755)).unwrap();
+        // By another process: what this one has open for writing, and with it a child that another test forks, cannot be run.
+        Live.run(&Program::new("cp").arg(text).arg(self.dir.join("bin").join(name))).unwrap();
     }
 
     /// A file of the near user.
@@ -334,11 +336,21 @@ impl User {
 
     #[track_caller]
     pub fn sees(&mut self, text: &str) {
+        self.sees_one_of(&[text]);
+    }
+
+    /// Which of them it is.
+    #[track_caller]
+    pub fn sees_one_of(&mut self, texts: &[&str]) -> usize {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let limit = Timespec { tv_sec: i64::try_from(crate::support::LIMIT.as_secs()).unwrap(), tv_nsec: 0 };
-        while !self.seen.windows(text.len()).any(|w| w == text.as_bytes()) {
+        loop {
+            let is_there = |text: &&str| self.seen.windows(text.len()).any(|w| w == text.as_bytes());
+            if let Some(which) = texts.iter().position(is_there) {
+                return which;
+            }
             let ready = poll(&mut [PollFd::new(&self.screen, PollFlags::IN)], Some(&limit)).unwrap();
-            assert_eq!(ready, 1, "never saw {text:?} but {}", self.seen.escape_ascii());
+            assert_eq!(ready, 1, "never saw {texts:?} but {}", self.seen.escape_ascii());
             let mut buffer = [0; 4096];
             let n = self.screen.read(&mut buffer).unwrap();
             self.seen.extend_from_slice(&buffer[..n]);

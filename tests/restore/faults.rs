@@ -168,14 +168,18 @@ fn killed_or_interrupted_at_any_moment_it_leaves_no_filesystem_and_the_next_run_
     large(&bench);
     File::create(bench.path("file")).unwrap().set_len(400 << 20).unwrap();
     let disk = Disk::over(&bench.path("file"));
+    // As long as it takes here, so that most moments are before its end, whatever the machine.
+    let began = std::time::Instant::now();
+    bench.done(&Bench::restore("a", &disk.0, &[]));
+    let whole = began.elapsed();
     let mut unfinished = 0;
-    for moment in 0..14u64 {
+    for moment in 0..14u32 {
         let signal = if moment % 4 == 3 { "-INT" } else { "-KILL" };
         let to = if moment % 2 == 0 { disk.0.as_str() } else { "new" };
         let _ = fs::remove_file(bench.path("new"));
         let mut command = bench.command(&Bench::restore("a", to, &[]));
         let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(15 + moment * 45));
+        std::thread::sleep(whole * (moment + 1) / 15);
         Command::new("kill")
             .args([signal, &running.id().to_string()])
             .stderr(Stdio::null())

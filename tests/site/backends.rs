@@ -6,8 +6,7 @@ use crate::support::TestSite;
 #[test]
 fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
     // So patient that no rung but the first is needed, emulated on a busy machine.
-    let file =
-        "ready = [\"login\", \"tcp:22\"]\nstop_timeout = \"240s\"\nmemory = \"512M\"\nbackend = \"uml\"";
+    let file = "ready = [\"login\", \"tcp:22\"]\nstop_timeout = \"240s\"\nmemory = \"512M\"\nbackend = \"uml\"\nready_timeout = \"15m\"";
     let Some(site) = TestSite::quick(&["ce"], file) else { return };
     add_storage(&site);
     let ssh = |command: &str| site.run(&["ssh", "ce", command]).exits(0).out.trim_end().to_owned();
@@ -31,7 +30,10 @@ fn the_same_disk_boots_in_user_mode_linux_in_qemu_and_in_a_container() {
             ssh("hostname -f && cat /etc/machine-id && cat /root/boots 2>/dev/null | wc -l").lines().count(),
             3
         );
-        let storage = ssh("ip -o -4 address show dev storage | awk '{ print $4 }'");
+        // The first card has made it ready.
+        let storage = ssh(
+            "until ip -o -4 address show dev storage | grep -q inet; do sleep 0.2; done; ip -o -4 address show dev storage | awk '{ print $4 }'",
+        );
         assert_eq!(
             (storage.as_str(), banner_by_storage(&site).as_str()),
             ("10.78.0.10/24", "SSH-"),

@@ -18,7 +18,7 @@ fn without_images() -> Option<TestSite> {
 
 fn no_disk(site: &TestSite) {
     assert!(!site.paths.disk(&"ce".parse().unwrap()).exists());
-    assert_eq!(site.traces(), [""; 0]);
+    assert_eq!(site.left(), [""; 0]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ const FIELDS: [&str; 17] = [
 #[test]
 fn four_guests_come_up_know_each_other_and_go_without_a_trace() {
     let Some(site) = TestSite::example() else { return };
-    assert_eq!(site.traces(), [""; 0]);
+    assert_eq!(site.left(), [""; 0]);
     site.run(&["up"]).exits(0);
     site.run(&["up"]).exits(0).says("nothing to do: everything is as the site wants it");
     site.run(&["plan"]).exits(0);
@@ -51,7 +51,10 @@ fn four_guests_come_up_know_each_other_and_go_without_a_trace() {
         |guest: &str, command: &str| site.run(&["ssh", guest, command]).exits(0).out.trim_end().to_owned();
     assert_eq!(ssh("ce", "hostname -f"), "ce.my-site.internal");
     assert_eq!(
-        ssh("ce", "ping -q -c 1 -W 5 wn >/dev/null && getent hosts se.my-site.internal | cut -d' ' -f1"),
+        ssh(
+            "ce",
+            "until ping -q -c 1 -W 5 wn >/dev/null; do sleep 1; done; getent hosts se.my-site.internal | cut -d' ' -f1"
+        ),
         "10.77.0.11"
     );
     let identity = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub /sys/class/net/*/address && findmnt -no UUID /";
@@ -77,7 +80,7 @@ fn four_guests_come_up_know_each_other_and_go_without_a_trace() {
         down.err.find(&format!("{guest}: shut itself down in ")).unwrap_or_else(|| panic!("{down:#?}"))
     };
     assert!(stopped("wn") < stopped("ce"));
-    assert_eq!(site.traces(), [""; 0]);
+    assert_eq!(site.left(), [""; 0]);
     let document = site.run(&["status", "--json"]).exits(0).json();
     assert!(document["guests"].as_array().unwrap().iter().all(|guest| guest["observed"] == "stopped"));
     site.run(&["down"]).exits(0).says("nothing to do: all is down");
@@ -90,7 +93,7 @@ fn a_guest_is_restarted_stopped_started_and_killed_and_waited_for() {
     let first = site.pid("ce");
     site.run(&["restart", "ce"]).exits(0).says("ce: shut itself down in ");
     assert_ne!(site.pid("ce"), first);
-    site.run(&["wait", "ce", "--for", "ready", "--timeout", "1s"]).exits(0);
+    site.run(&["wait", "ce", "--for", "ready", "--timeout", "120s"]).exits(0);
     site.run(&["wait", "ce", "--for", "stopped", "--timeout", "200ms"])
         .exits(3)
         .says("guest 'ce' is not stopped yet");

@@ -25,7 +25,7 @@ fn nth(site: &TestSite, guest: &str, name: &str, count: usize) -> Value {
 
 #[test]
 fn a_user_mode_guest_that_reboots_panics_is_killed_or_shuts_down_is_told_apart() {
-    let extra = "restart = \"on-failure\"\nrestart_delay = \"1s\"\nconsole_watch = [\"Restarting system$\"]";
+    let extra = "restart = \"on-failure\"\nrestart_delay = \"1s\"\nrestart_settle = \"1h\"\nconsole_watch = [\"Restarting system$\"]";
     let Some(site) = TestSite::one("ce", extra) else { return };
     site.run(&["up"]).exits(0);
     let before = site.pid("ce");
@@ -39,8 +39,11 @@ fn a_user_mode_guest_that_reboots_panics_is_killed_or_shuts_down_is_told_apart()
     let first = site.run(&["console", "ce", "--log", "--boot", "-1"]).exits(0).out;
     assert!(first.starts_with("Linux version") && first.trim_end().ends_with("Restarting system"), "{first}");
 
-    site.run(&["ssh", "ce", "echo c >/proc/sysrq-trigger"]);
+    // A kernel that panics ends no connection.
+    let cut = site.start(&["ssh", "ce", "echo c >/proc/sysrq-trigger"]);
     let stopped = nth(&site, "ce", "stopped", 1);
+    cut.signal(Signal::TERM);
+    cut.end();
     assert_eq!(
         (&stopped["by"], &stopped["how"]),
         (&json!("panic"), &json!("its kernel panicked: sysrq triggered crash"))
@@ -85,8 +88,9 @@ fn a_guest_that_always_dies_is_tried_ever_more_rarely_and_stays_down_when_it_is_
     // Another holder goes on waiting.
     kill(site.holder().unwrap(), Signal::KILL);
     eventually("the holder is gone", || site.holder().is_none().then_some(()));
-    site.run(&["wait", "ce", "--for", "stopped", "--timeout", "5s"]).exits(0);
-    // By hand it is tried at once, and counted anew.
+    site.run(&["wait", "ce", "--for", "stopped", "--timeout", "120s"]).exits(0);
+    // By hand it is tried at once, and counted anew. The next try is not to come before all of it was looked at.
+    site.replace("guests/ce.toml", "restart_delay = \"1s\"", "restart_delay = \"1h\"");
     site.run(&["start", "ce"]).exits(5).says("guest 'ce' ended before it was ready (");
     assert_eq!(site.status("ce")["restarts"]["early_deaths"], 1);
     site.run(&["stop", "ce"]).exits(0).says("ce: was not running");
@@ -136,7 +140,7 @@ fn types(site: &TestSite, line: &str) -> Running {
 /// Under emulation a boot to the login prompt takes a minute on a busy machine: a shell in place of init is enough.
 #[test]
 fn a_whole_machine_tells_a_reset_from_a_panic_and_both_from_a_signal() {
-    let extra = "backend = \"qemu\"\nmemory = \"512M\"\nkernel_args = \"init=/bin/sh quiet\"\nready = [\"console:^# $\"]";
+    let extra = "backend = \"qemu\"\nmemory = \"512M\"\nkernel_args = \"init=/bin/sh quiet\"\nready = [\"console:^# $\"]\nready_timeout = \"10m\"";
     let Some(site) = TestSite::quick(&["ce"], extra) else { return };
     let types = |line: &str| types(&site, line);
     site.run(&["up"]).exits(0);
@@ -176,7 +180,8 @@ const AGENT: &str = "mount -t proc p /proc; mount -t sysfs s /sys; modprobe virt
 #[test]
 fn an_agent_in_the_guest_makes_it_ready_and_is_the_first_to_be_asked_when_it_is_stopped() {
     let extra = "backend = \"qemu\"\nmemory = \"512M\"\nkernel_args = \"init=/bin/sh quiet\"\n\
-                 ready = [\"console:^# $\", \"agent\"]\nready_timeout = \"10m\"";
+                 ready = [\"console:^# $\", \"agent\"]\nready_timeout = \"10m\"\n\
+                 stop = [\"agent=2m\", \"agent=2m\", \"kill\"]";
     let Some(site) = TestSite::quick(&["ce"], extra) else { return };
     let up = site.start(&["up"]);
     let missing = |site: &TestSite| site.status("ce")["missing"].clone();

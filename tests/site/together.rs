@@ -157,7 +157,7 @@ fn after_a_storm_guests_are_as_they_were_last_asked_to_be_and_nothing_is_left() 
     }
     site.run(&["gc"]).exits(0);
     site.run(&["down"]).exits(0);
-    assert_eq!(site.traces(), [""; 0], "seed {seed}: {told:#?}");
+    assert_eq!(site.left(), [""; 0], "seed {seed}: {told:#?}");
 }
 
 #[test]

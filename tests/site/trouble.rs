@@ -45,7 +45,7 @@ fn a_guest_whose_process_is_killed_by_somebody_else_can_be_brought_up_again() {
     let Some(site) = TestSite::one("ce", "") else { return };
     site.run(&["up"]).exits(0);
     kill(site.pid("ce"), Signal::KILL);
-    site.run(&["wait", "ce", "--for", "stopped", "--timeout", "10s"]).exits(0);
+    site.run(&["wait", "ce", "--for", "stopped", "--timeout", "120s"]).exits(0);
     let status = site.status("ce");
     assert_eq!((&status["desired"], &status["observed"]), (&"running".into(), &"stopped".into()), "{status}");
     assert_eq!((&status["last_exit"]["cause"], &status["last_exit"]["code"]), (&"signal".into(), &9.into()));
@@ -95,7 +95,7 @@ fn a_site_whose_files_are_broken_can_still_be_looked_at_and_taken_down() {
         status.json()["guests"][0]["observed"] == "stopped" && status.json()["guests"][1]["ready"] == "ready"
     );
     site.run(&["down"]).exits(0).says("se: ");
-    assert_eq!(site.traces(), [""; 0]);
+    assert_eq!(site.left(), [""; 0]);
 }
 
 #[test]
@@ -105,5 +105,5 @@ fn a_guest_that_the_site_no_longer_names_is_shown_and_goes_down_with_the_others(
     std::fs::remove_file(site.paths.site.join("guests/se.toml")).unwrap();
     assert_eq!(site.status("se")["ready"], "ready");
     site.run(&["down"]).exits(0).says("se: ");
-    assert_eq!(site.traces(), [""; 0]);
+    assert_eq!(site.left(), [""; 0]);
 }

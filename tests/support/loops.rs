@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Waits until no loop device is on a file at or below the path. One goes with its last user, and that may be another test's
 /// mount namespace, which was made while the device was mounted.
 pub fn are_gone_from(path: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         let loops = Command::new("losetup").args(["-l", "-n", "-O", "BACK-FILE"]).output().unwrap();
         let loops = String::from_utf8_lossy(&loops.stdout).into_owned();

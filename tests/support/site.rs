@@ -17,7 +17,7 @@ use gridgate::paths::Paths;
 use rustix::process::{Pid, Signal};
 
 /// Longer than any command here takes on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Where `scripts/test-image` prepared things; `None` (said loudly) if it did not, or this is not root.
 pub fn prepared() -> Option<PathBuf> {
@@ -115,10 +115,20 @@ impl Running {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Whether its first thread waits for something (the state in `/proc/PID/stat`).
+    /// Whether its first thread waits for something.
     pub fn sleeps(&self) -> bool {
+        self.is('S')
+    }
+
+    /// Whether it has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.is('Z')
+    }
+
+    /// Whether this is its state in `/proc/PID/stat` (proc_pid_stat(5)), which a child that was not waited for still has.
+    pub fn is(&self, state: char) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
     }
 
     /// Whether it has printed this so far.
@@ -207,7 +217,7 @@ impl TestSite {
 
     /// One guest that boots to its login prompt.
     pub fn one(guest: &str, extra: &str) -> Option<Self> {
-        Self::quick(&[guest], &format!("ready = [\"login\", \"tcp:22\"]\nstop_timeout = \"30s\"\n{extra}"))
+        Self::quick(&[guest], &format!("ready = [\"login\", \"tcp:22\"]\nstop_timeout = \"240s\"\n{extra}"))
     }
 
     /// A file of the site.
@@ -295,6 +305,18 @@ impl TestSite {
         found
     }
 
+    /// As [`TestSite::traces`], of what stays: helpers of a hypervisor that was killed, and loop devices, go in their own time.
+    pub fn left(&self) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let found = self.traces();
+            if found.is_empty() || began.elapsed() > Duration::from_secs(60) {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Everything of this site that the machine has: processes, mounts, loop devices, links, half-made files.
     pub fn traces(&self) -> Vec<String> {
         let mut found: Vec<String> =
@@ -338,7 +360,7 @@ impl Drop for TestSite {
     fn drop(&mut self) {
         let down = self.command(&["down", "--purge"]);
         let down = self.spawn(down).end();
-        let traces = self.traces();
+        let traces = self.left();
         // Whatever a failed test left must not meet the next one. Only what names this site's state directory is ended.
         for (pid, _) in self.processes() {
             let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);

