@@ -356,7 +356,10 @@ fn run_here(cli: &Cli, progress: Progress) -> Result<Exit> {
                 false => console::run(args, &context, revive),
             }
         }
-        Command::Ssh(args) => match ssh::run(args, &context.site()?, &context.paths)? {},
+        Command::Ssh(args) => match context.site_if_usable() {
+            (site, None) => match ssh::run(args, &site, &context.paths)? {},
+            (_, Some(error)) => match ssh::run_as_started(args, error, &context)? {},
+        },
         Command::Events(args) => events::run(args, &context),
         Command::Enter(args) => match enter::run(args, &context.site()?, &context.paths)? {},
         Command::Gc(args) => gc::run(args, &context),

@@ -2,16 +2,19 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 
+use crate::backend::spec::Spec;
+use crate::cli::Context;
 use crate::config::site::Site;
 use crate::host::Live;
 use crate::host::files::Files;
 use crate::host::net::{Net, become_program};
 use crate::host::programs::{Program, Programs};
-use crate::names::GuestName;
+use crate::names::{GuestName, IfName, MacAddr};
 use crate::network;
 use crate::paths::Paths;
 use crate::plan::network::names;
@@ -30,30 +33,88 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
+/// Where a guest is found.
+struct Way {
+    /// As messages call it.
+    site: String,
+    guest: GuestName,
+    /// Its name in the site's list of host keys.
+    host_key: String,
+    /// Where the bridge is that it is plugged into; the host's own namespace if none.
+    netns: Option<PathBuf>,
+    address: IpAddr,
+    mac: MacAddr,
+    bridge: Option<IfName>,
+}
+
+impl Way {
+    /// As the site has it.
+    fn of_site(site: &Site, name: &str, paths: &Paths) -> Result<Self> {
+        let guest = name.parse::<GuestName>().ok().and_then(|name| site.guest(&name)).with_context(|| {
+            let known: Vec<&str> = site.guests.iter().map(|g| g.name.as_str()).collect();
+            format!("site '{}' has no guest '{name}'; it has {}", site.name, known.join(", "))
+        })?;
+        Ok(Self {
+            site: format!("site '{}'", site.name),
+            guest: guest.name.clone(),
+            host_key: guest.fqdn.clone(),
+            netns: network::namespace(site, paths),
+            address: guest.address,
+            mac: guest.mac,
+            bridge: site.network(&guest.network).map(|network| network.bridge.clone()),
+        })
+    }
+
+    /// As it was started, if it ever was.
+    fn of_state(name: &str, paths: &Paths) -> Result<Option<Self>> {
+        let Ok(guest) = name.parse::<GuestName>() else { return Ok(None) };
+        Ok(Spec::read(&Live, paths, &guest)?.map(|spec| Self {
+            site: "the site".to_owned(),
+            host_key: guest.to_string(),
+            guest,
+            netns: spec.netns,
+            address: spec.address,
+            mac: spec.mac,
+            bridge: Some(spec.bridge),
+        }))
+    }
+}
+
 /// Becomes ssh, whose exit status is then this process's; returns only if that fails.
 pub fn run(args: &Args, site: &Site, paths: &Paths) -> Result<Infallible> {
-    let guest =
-        args.guest.parse::<GuestName>().ok().and_then(|name| site.guest(&name)).with_context(|| {
-            let known: Vec<&str> = site.guests.iter().map(|g| g.name.as_str()).collect();
-            format!("site '{}' has no guest '{}'; it has {}", site.name, args.guest, known.join(", "))
-        })?;
+    log_in(args, &Way::of_site(site, &args.guest, paths)?, paths)
+}
+
+/// As [`run`], where the site's files cannot be used and why: a box in trouble must not become unreachable by a typing error in some
+/// other guest's file.
+pub fn run_as_started(args: &Args, unusable: anyhow::Error, context: &Context) -> Result<Infallible> {
+    let Some(way) = Way::of_state(&args.guest, &context.paths)? else { return Err(unusable) };
+    context.progress.say(&format!("{unusable}"));
+    context.progress.say("note: going on with what the state directory knows");
+    log_in(args, &way, &context.paths)
+}
+
+fn log_in(args: &Args, way: &Way, paths: &Paths) -> Result<Infallible> {
     if Live.find_program("ssh").is_none() {
         bail!("looking for the program 'ssh': it is not there; 'apt-get install openssh-client' brings it");
     }
-    let ns = network::namespace(site, paths);
-    if let Some(path) = &ns
+    if let Some(path) = &way.netns
         && !Live.netns_exists(path)?
     {
-        bail!("site '{}' is down; 'gridgate up' brings it up", site.name);
+        bail!("{} is down; 'gridgate up' brings it up", way.site);
     }
-    let links = Live.links(ns.as_deref())?;
-    let port = names::guest_alias(&paths.id(), &guest.name);
+    let links = Live.links(way.netns.as_deref())?;
+    let port = names::guest_alias(&paths.id(), &way.guest);
     if !links.iter().any(|l| l.alias.as_ref() == Some(&port)) {
-        bail!("guest '{0}' is not running; 'gridgate start {0}' starts it", guest.name);
+        bail!("guest '{0}' is not running; 'gridgate start {0}' starts it", way.guest);
     }
-    let endpoint = network::guest_endpoint(site, guest, &links, 22);
-    let program = command_line(args, &guest.fqdn, endpoint, paths, Live.stat(&paths.site_key())?.is_some());
-    Err(become_program(ns.as_deref(), &program))
+    let endpoint = match &way.bridge {
+        Some(bridge) => network::endpoint(way.address, way.mac, bridge, &links, 22),
+        None => SocketAddr::new(way.address, 22),
+    };
+    let has_key = Live.stat(&paths.site_key())?.is_some();
+    let program = command_line(args, &way.host_key, endpoint, paths, has_key);
+    Err(become_program(way.netns.as_deref(), &program))
 }
 
 fn command_line(args: &Args, host_key: &str, to: SocketAddr, paths: &Paths, has_site_key: bool) -> Program {

@@ -88,6 +88,12 @@ fn a_site_whose_files_are_broken_can_still_be_looked_at_and_taken_down() {
     assert_eq!(status.out.matches(" ready ").count(), 2, "{status:#?}");
     site.run(&["up"]).exits(2).says("site.toml:1");
     site.run(&["console", "ce", "--log"]).exits(0);
+    let login = eventually("one can log in", || {
+        let ran = site.run(&["ssh", "se", "hostname"]);
+        ran.status.success().then_some(ran)
+    });
+    assert_eq!(login.says("note: going on with what the state directory knows").out, "se\n");
+    site.run(&["ssh", "sea", "hostname"]).exits(2).says("site.toml:1");
     site.run(&["stop", "ce", "sea"]).exits(2);
     site.run(&["stop", "ce"]).exits(0).says("note: going on with what the state directory knows");
     let status = site.run(&["status", "--json"]).exits(2);
