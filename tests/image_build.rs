@@ -131,7 +131,7 @@ impl Drop for Running {
 
 fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(90) {
+    while started.elapsed() < Duration::from_secs(300) {
         if let Some(found) = look() {
             return found;
         }

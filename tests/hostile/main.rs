@@ -24,7 +24,7 @@ use gridgate::identity::personalise::{Personalisation, Plan, Scrubbing};
 use gridgate::identity::wanted::Identity;
 
 /// Far longer than any of this takes on a busy machine, and far shorter than without end.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 fn identity() -> Identity {
     let described = "name = 's'\ndomain = 'example.org'\ndns = ['192.0.2.2']\nntp = ['192.0.2.3']\n\

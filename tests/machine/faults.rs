@@ -136,7 +136,7 @@ fn what_a_killed_command_left_wherever_it_was_is_found_by_gc() {
     // And one that was being packed.
     let mut command = packed.centre.gridgate(&["pack", "-o", out.join("x").to_str().unwrap()]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(300);
     while packed.centre.beside().iter().all(|name| !name.starts_with(".x.making-")) {
         assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "it was never begun");
         std::thread::sleep(Duration::from_millis(2));

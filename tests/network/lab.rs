@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::described::loaded;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 pub(crate) const GUEST_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
 
