@@ -44,7 +44,7 @@ struct Way {
     netns: Option<PathBuf>,
     address: IpAddr,
     mac: MacAddr,
-    bridge: Option<IfName>,
+    bridge: IfName,
 }
 
 impl Way {
@@ -54,6 +54,9 @@ impl Way {
             let known: Vec<&str> = site.guests.iter().map(|g| g.name.as_str()).collect();
             format!("site '{}' has no guest '{name}'; it has {}", site.name, known.join(", "))
         })?;
+        let network = site.network(&guest.network);
+        let network =
+            network.with_context(|| format!("site '{}' has no network '{}'", site.name, guest.network))?;
         Ok(Self {
             site: format!("site '{}'", site.name),
             guest: guest.name.clone(),
@@ -61,7 +64,7 @@ impl Way {
             netns: network::namespace(site, paths),
             address: guest.address,
             mac: guest.mac,
-            bridge: site.network(&guest.network).map(|network| network.bridge.clone()),
+            bridge: network.bridge.clone(),
         })
     }
 
@@ -75,7 +78,7 @@ impl Way {
             netns: spec.netns,
             address: spec.address,
             mac: spec.mac,
-            bridge: Some(spec.bridge),
+            bridge: spec.bridge,
         }))
     }
 }
@@ -108,10 +111,7 @@ fn log_in(args: &Args, way: &Way, paths: &Paths) -> Result<Infallible> {
     if !links.iter().any(|l| l.alias.as_ref() == Some(&port)) {
         bail!("guest '{0}' is not running; 'gridgate start {0}' starts it", way.guest);
     }
-    let endpoint = match &way.bridge {
-        Some(bridge) => network::endpoint(way.address, way.mac, bridge, &links, 22),
-        None => SocketAddr::new(way.address, 22),
-    };
+    let endpoint = network::endpoint(way.address, way.mac, &way.bridge, &links, 22);
     let has_key = Live.stat(&paths.site_key())?.is_some();
     let program = command_line(args, &way.host_key, endpoint, paths, has_key);
     Err(become_program(way.netns.as_deref(), &program))

@@ -6,4 +6,4 @@ mod reach;
 
 pub use apply::{apply, undo};
 pub use leftovers::{Leftover, free, leftovers};
-pub use reach::{endpoint, guest_endpoint, namespace, probe_addresses};
+pub use reach::{endpoint, namespace, probe_addresses};

@@ -18,19 +18,11 @@ pub fn namespace(site: &Site, paths: &Paths) -> Option<PathBuf> {
     site.rehearsed().then(|| paths.netns())
 }
 
-/// Where to connect to for a port of a guest; `links` are those of the site's namespace.
+/// Where to connect to for a port of a guest with that address and MAC, on that bridge; `links` are those of the site's namespace.
 ///
 /// That is the guest's address, if an interface is on the guest's network. In `isolated` and `bridge` mode none needs to
 /// be; the way then is the bridge itself, to the link-local address that a guest makes from its MAC (RFC 4291, appendix
 /// A) unless it is told not to, if the bridge speaks IPv6 at all.
-pub fn guest_endpoint(site: &Site, guest: &Guest, links: &[Link], port: u16) -> SocketAddr {
-    match site.network(&guest.network) {
-        Some(network) => endpoint(guest.address, guest.mac, &network.bridge, links, port),
-        None => SocketAddr::new(guest.address, port),
-    }
-}
-
-/// As [`guest_endpoint`], for a guest of which only this is known.
 pub fn endpoint(address: IpAddr, mac: MacAddr, bridge: &IfName, links: &[Link], port: u16) -> SocketAddr {
     let plain = SocketAddr::new(address, port);
     let on_network = |link: &Link| link.addresses.iter().any(|a| a.contains(&address));

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gridgate::config::interface::Interface;
-use gridgate::config::site::NetworkMode;
+use gridgate::config::site::{NetworkMode, Site};
 use gridgate::host::Live;
-use gridgate::host::net::{Net, Port, in_netns};
+use gridgate::host::net::{Link, Net, Port, in_netns};
 use gridgate::names::MacAddr;
-use gridgate::network::{apply, free, guest_endpoint, leftovers, namespace, probe_addresses, undo};
+use gridgate::network::{apply, endpoint, free, leftovers, namespace, probe_addresses, undo};
 use gridgate::plan::network::names;
 
 use crate::lab::{
@@ -65,6 +65,11 @@ fn a_rehearsal_touches_nothing_of_the_host() {
     });
 }
 
+fn way_to(site: &Site, links: &[Link], port: u16) -> SocketAddr {
+    let guest = &site.guests[0];
+    endpoint(guest.address, guest.mac, &site.networks[0].bridge, links, port)
+}
+
 #[test]
 fn the_namespace_of_a_rehearsal_talks_to_a_guest() {
     private(|paths| {
@@ -75,7 +80,7 @@ fn the_namespace_of_a_rehearsal_talks_to_a_guest() {
         let netns = namespace(&site, paths);
         let links = Live.links(netns.as_deref()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let to = guest_endpoint(&site, &site.guests[0], &links, port);
+        let to = way_to(&site, &links, port);
         assert_eq!(to, SocketAddr::new(GUEST.into(), port));
         let from = connect(netns.as_deref(), to, &listener);
         assert_eq!(from.ip().to_string(), "192.0.2.1");
@@ -97,7 +102,7 @@ fn the_host_talks_to_a_guest_of_an_isolated_network_over_its_link_local_address(
         let until = Instant::now() + LIMIT;
         // The bridge takes its own link-local address when its first port is up.
         let to = loop {
-            let to = guest_endpoint(&site, &site.guests[0], &Live.links(None).unwrap(), port);
+            let to = way_to(&site, &Live.links(None).unwrap(), port);
             if to.is_ipv6() || Instant::now() > until {
                 break to;
             }
